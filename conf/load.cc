@@ -1,0 +1,669 @@
+#include "conf/load.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <initializer_list>
+#include <map>
+#include <optional>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <toml++/toml.h>
+#include <unistd.h>
+
+#include "conf/sections.h"
+#include "conf/toml_guard.h"
+
+namespace conf {
+namespace {
+
+constexpr std::size_t kMaxFile = 4 << 20;     // ten thousand sections fit
+constexpr std::size_t kMaxSecret = 64 << 10;  // Postgres itself stops at about a kilobyte
+constexpr std::size_t kMaxShown = 64;         // of a wrong value, in a message
+constexpr std::size_t kMaxName = 63;          // Postgres cuts longer names (NAMEDATALEN)
+
+std::uint32_t line_of(const toml::node& node) { return node.source().begin.line; }
+
+// Not in the middle of a UTF-8 character.
+std::string cut(std::string_view text) {
+  if (text.size() <= kMaxShown) return std::string(text);
+  auto end = kMaxShown;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
+  return std::string(text.substr(0, end)) + "...";
+}
+
+std::string_view kind_of(const toml::node& node) {
+  switch (node.type()) {
+    case toml::node_type::none: return "nothing";
+    case toml::node_type::table: return "a table";
+    case toml::node_type::array: return "a list";
+    case toml::node_type::string: return "a string";
+    case toml::node_type::integer: return "an integer";
+    case toml::node_type::floating_point: return "a fraction";
+    case toml::node_type::boolean: return "a boolean";
+    case toml::node_type::date: return "a date";
+    case toml::node_type::time: return "a time";
+    case toml::node_type::date_time: return "a date and time";
+  }
+  return "something else";
+}
+
+// What a wrong value looks like in a message.
+std::string shown(const toml::node& node) {
+  if (const auto* text = node.as_string()) return quote(cut(text->get()));
+  if (const auto* number = node.as_integer()) return std::to_string(number->get());
+  if (const auto* flag = node.as_boolean()) return plain(flag->get());
+  return std::string(kind_of(node));
+}
+
+// How many characters must be inserted, removed or replaced to make one word the other.
+std::size_t edit_distance(std::string_view one, std::string_view other) {
+  std::vector<std::size_t> row(other.size() + 1);
+  for (std::size_t j = 0; j < row.size(); ++j) row[j] = j;
+  for (std::size_t i = 0; i < one.size(); ++i) {
+    std::size_t diagonal = std::exchange(row[0], i + 1);
+    for (std::size_t j = 0; j < other.size(); ++j) {
+      const auto replaced = diagonal + (one[i] == other[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({replaced, row[j] + 1, diagonal + 1});
+    }
+  }
+  return row.back();
+}
+
+std::string_view leaf(std::string_view path) {
+  const auto dot = path.rfind('.');
+  return dot == path.npos ? path : path.substr(dot + 1);
+}
+
+// The candidate that `name` was probably meant to be: the fewest edits, where the right key in the
+// wrong section counts as one.
+std::string_view nearest(std::string_view name, const std::vector<std::string_view>& candidates) {
+  std::string_view best;
+  std::pair<std::size_t, std::size_t> best_score{~std::size_t{0}, 0};
+  if (name.size() > 100) return best;  // nobody meant that; and the work is bounded
+  for (const auto candidate : candidates) {
+    const auto whole = edit_distance(name, candidate);
+    const std::pair score{std::min(whole, edit_distance(leaf(name), leaf(candidate)) + 1), whole};
+    if (score < best_score) std::tie(best, best_score) = std::pair(candidate, score);
+  }
+  return best;
+}
+
+std::string did_you_mean(std::string_view name, const std::vector<std::string_view>& candidates) {
+  const auto best = nearest(name, candidates);
+  return best.empty() ? "" : "; did you mean " + std::string(best) + "?";
+}
+
+std::string join(std::string_view prefix, std::string_view name) {
+  std::string path(prefix);
+  if (!path.empty()) path += '.';
+  return path += key_text(cut(name));
+}
+
+bool loopback(std::string_view host) {
+  return host == "localhost" || host.starts_with("127.") || host == "::1" || host == "[::1]";
+}
+
+bool only_loopback(std::string_view addresses) {
+  while (!addresses.empty()) {
+    const auto comma = addresses.find(',');
+    auto one = addresses.substr(0, comma);
+    while (one.starts_with(' ')) one.remove_prefix(1);
+    while (one.ends_with(' ')) one.remove_suffix(1);
+    if (!one.empty() && !loopback(one)) return false;
+    addresses = comma == addresses.npos ? "" : addresses.substr(comma + 1);
+  }
+  return true;
+}
+
+// The whole of a regular file; a pipe or a device could block or never end.
+Result<std::string> read_file(const std::string& path, std::size_t limit) {
+  const auto refuse = [&path](std::string_view why) {
+    return Error{Errc::io, "reading " + quote(path) + ": " + std::string(why)};
+  };
+  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (file < 0) return refuse(std::strerror(errno));
+  struct stat facts {};
+  std::string text;
+  std::string_view why;
+  if (::fstat(file, &facts) != 0 || !S_ISREG(facts.st_mode)) why = "not a regular file";
+  while (why.empty() && text.size() <= limit) {
+    char piece[16 << 10];
+    const auto got = ::read(file, piece, sizeof piece);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) why = std::strerror(errno);
+    if (got <= 0) break;
+    text.append(piece, static_cast<std::size_t>(got));
+  }
+  ::close(file);
+  if (why.empty() && text.size() > limit) why = "larger than it may be";
+  if (!why.empty()) return refuse(why);
+  return text;
+}
+
+// Messages of the parser may quote what they stumbled over.
+std::string one_line(std::string_view text) {
+  std::string line(text);
+  for (char& c : line)
+    if (static_cast<unsigned char>(c) < ' ' || c == 0x7f) c = ' ';
+  return line;
+}
+
+bool has_control(std::string_view text) {
+  return std::any_of(text.begin(), text.end(),
+                     [](char c) { return static_cast<unsigned char>(c) < ' ' || c == 0x7f; });
+}
+
+bool is_kind(std::string_view name) {
+  return std::apply([name](const auto&... each) { return ((each.kind == name) || ...); },
+                    sections());
+}
+
+// Is `path` a section that holds options, such as "pool" or "tls.client"?
+bool holds_options(std::string_view path) {
+  return std::any_of(options().begin(), options().end(), [path](const Option& option) {
+    return option.name.size() > path.size() && option.name.starts_with(path) &&
+           option.name[path.size()] == '.';
+  });
+}
+
+// One load. walk() reads the tree into settings_, check() looks at what belongs together; both only
+// collect problems, so that all of them are reported.
+class Loader {
+ public:
+  explicit Loader(std::string file) : file_(std::move(file)), settings_(default_settings()) {
+    settings_.file = file_;
+  }
+
+  Result<std::shared_ptr<const Settings>> load(const toml::table& root) {
+    walk(root, "");
+    complete_tenants();
+    check();
+    if (!problems_.empty()) return Error{Errc::config, report()};
+    return std::shared_ptr<const Settings>(std::make_shared<Settings>(std::move(settings_)));
+  }
+
+ private:
+  struct Problem {
+    std::uint32_t line;  // 0: of no line
+    std::string text;
+  };
+  // What the file said about a key or a section.
+  struct Said {
+    std::uint32_t line;
+    bool good;
+  };
+
+  void problem(std::uint32_t line, std::string text) {
+    problems_.push_back({line, std::move(text)});
+  }
+
+  std::string report() {
+    std::stable_sort(problems_.begin(), problems_.end(), [](const Problem& a, const Problem& b) {
+      return a.line - 1 < b.line - 1;  // unsigned: those of no line come last
+    });
+    std::string text;
+    for (const auto& [line, what] : problems_) {
+      if (!text.empty()) text += '\n';
+      text += file_;
+      if (line != 0) text += ':' + std::to_string(line);
+      text += ": " + what;
+    }
+    return text;
+  }
+
+  // --- the tree of the file ---
+
+  void walk(const toml::table& table, const std::string& prefix) {
+    for (auto&& [key, node] : table) {
+      const std::string path = join(prefix, key.str());
+      if (const Option* option = find_option(path)) {
+        read(node, *option, path, settings_);
+      } else if (is_kind(prefix)) {
+        walk_named(node, prefix, std::string(key.str()));
+      } else if (is_kind(path) || holds_options(path)) {
+        if (const auto* inner = node.as_table())
+          walk(*inner, path);
+        else
+          must_be_section(node, path, is_kind(path) ? path + ".NAME" : path);
+      } else {
+        unknown_option(node, path);
+      }
+    }
+  }
+
+  void walk_named(const toml::node& node, const std::string& kind, std::string name) {
+    const std::string path = join(kind, name);
+    const auto* table = node.as_table();
+    if (table == nullptr && holds_options(kind)) return unknown_option(node, path);
+    if (table == nullptr) return must_be_section(node, path, path);
+    said_[path] = {line_of(node), true};
+    if (name.empty() || name.size() > kMaxName || has_control(name))
+      return problem(line_of(node), path + " is no name; it must have 1 to " +
+                                        std::to_string(kMaxName) +
+                                        " bytes and no control characters");
+    std::apply(
+        [&](const auto&... each) {
+          ((each.kind == kind ? read_section(each, *table, path, name) : void()), ...);
+        },
+        sections());
+  }
+
+  template <class T>
+  void read_section(const Section<T>& section, const toml::table& table, const std::string& path,
+                    const std::string& name) {
+    T& entry = (settings_.*section.where)[name];
+    if constexpr (requires { entry.name; }) entry.name = name;
+    for (const Row<T>& row : section.rows) set_default(row, entry);
+    for (auto&& [key, node] : table) {
+      const std::string key_path = join(path, key.str());
+      const std::string_view said = key.str();
+      const auto row = std::find_if(section.rows.begin(), section.rows.end(),
+                                    [&](const Row<T>& one) { return one.name == said; });
+      if (row != section.rows.end()) {
+        read(node, *row, key_path, entry);
+        continue;
+      }
+      std::vector<std::string_view> known;
+      for (const Row<T>& one : section.rows) known.push_back(one.name);
+      problem(line_of(node), key_path + " is not an option" + did_you_mean(said, known));
+    }
+    for (const Row<T>& row : section.rows) {
+      const std::string key_path = path + "." + std::string(row.name);
+      if (row.presence != Presence::required || said_.contains(key_path)) continue;
+      problem(line_of(table), key_path + " is missing; it must be " + expectation(row));
+    }
+  }
+
+  void must_be_section(const toml::node& node, const std::string& path, const std::string& header) {
+    problem(line_of(node),
+            path + " is " + shown(node) + "; it must be a section, [" + header + "]");
+  }
+
+  void unknown_option(const toml::node& node, const std::string& path) {
+    // A table at the top is compared with sections, everything else with options.
+    const bool section = node.is_table() && path.find('.') == path.npos;
+    std::vector<std::string_view> known;
+    for (const Option& option : options())
+      if (!section || option.name.find('.') != option.name.npos)
+        known.push_back(section ? option.name.substr(0, option.name.find('.')) : option.name);
+    if (section)
+      std::apply([&](const auto&... each) { (known.push_back(each.kind), ...); }, sections());
+    problem(line_of(node), path + (section ? " is not a section" : " is not an option") +
+                               did_you_mean(path, known));
+  }
+
+  // --- one value ---
+
+  template <class Owner>
+  void read(const toml::node& node, const Row<Owner>& row, const std::string& path, Owner& owner) {
+    const bool good = std::visit(
+        [&](const auto& kind) { return read_kind(node, path, kind, kind.field.in(owner)); },
+        row.value);
+    said_[path] = {line_of(node), good};
+    if (!good || row.presence != Presence::required) return;
+    if (shown_value(row, owner).empty())
+      problem(line_of(node), path + " is empty; it must be " + expectation(row));
+  }
+
+  // Each says what is wrong itself and returns whether the value was taken.
+
+  template <class Kind>
+  bool wrong(const toml::node& node, const std::string& path, const Kind& kind) {
+    problem(line_of(node), path + " is " + shown(node) + "; it must be " + expectation(kind));
+    return false;
+  }
+
+  template <class O>
+  bool read_kind(const toml::node& node, const std::string& path, const Flag<O>& kind,
+                 bool& field) {
+    const auto* flag = node.as_boolean();
+    if (flag == nullptr) return wrong(node, path, kind);
+    field = flag->get();
+    return true;
+  }
+
+  template <class O, class T>
+  bool read_kind(const toml::node& node, const std::string& path, const Bounded<O, T>& kind,
+                 T& field) {
+    const auto value = number<T>(node);
+    if (!value || *value < kind.min || *value > kind.max) return wrong(node, path, kind);
+    field = *value;
+    return true;
+  }
+
+  template <class O>
+  bool read_kind(const toml::node& node, const std::string& path, const OwnInt<O>& kind,
+                 std::optional<std::int64_t>& field) {
+    const auto value = number<std::int64_t>(node);
+    if (!value || *value < kind.min || *value > kind.max) return wrong(node, path, kind);
+    field = value;
+    return true;
+  }
+
+  template <class O, class Enum>
+  bool read_kind(const toml::node& node, const std::string& path, const Choice<O, Enum>& kind,
+                 Enum& field) {
+    const auto* text = node.as_string();
+    const auto value = text ? parse_word<Enum>(text->get()) : std::nullopt;
+    if (!value) return wrong(node, path, kind);
+    field = *value;
+    return true;
+  }
+
+  template <class O>
+  bool read_kind(const toml::node& node, const std::string& path, const OwnMode<O>& kind,
+                 std::optional<PoolMode>& field) {
+    const auto* text = node.as_string();
+    const auto value = text ? parse_word<PoolMode>(text->get()) : std::nullopt;
+    if (!value) return wrong(node, path, kind);
+    field = value;
+    return true;
+  }
+
+  template <class O>
+  bool read_kind(const toml::node& node, const std::string& path, const Text<O>& kind,
+                 std::string& field) {
+    const auto* text = node.as_string();
+    if (text == nullptr) return wrong(node, path, kind);
+    return take_string(node, path, text->get(), field);
+  }
+
+  template <class O>
+  bool read_kind(const toml::node& node, const std::string& path, const Secret<O>& kind,
+                 std::string& field) {
+    if (const auto* text = node.as_string()) return take_string(node, path, text->get(), field);
+    const auto* table = node.as_table();
+    const auto* env = table && table->size() == 1 ? table->get_as<std::string>("env") : nullptr;
+    const auto* file = table && table->size() == 1 ? table->get_as<std::string>("file") : nullptr;
+    if (env != nullptr) {
+      const char* value = std::getenv(env->get().c_str());
+      if (value != nullptr) return take_string(node, path, value, field);
+      problem(line_of(node), path + " comes from the environment variable " +
+                                 quote(cut(env->get())) + ", which is not set");
+      return false;
+    }
+    if (file != nullptr) {
+      auto text = read_file(file->get(), kMaxSecret);
+      if (text) return take_string(node, path, without_newline(std::move(*text)), field);
+      problem(line_of(node), path + " comes from a file: " + text.error().message);
+      return false;
+    }
+    // Even of a secret that is wrong only the kind is shown.
+    problem(line_of(node),
+            path + " is " + std::string(kind_of(node)) + "; it must be " + expectation(kind));
+    return false;
+  }
+
+  template <class O>
+  bool read_kind(const toml::node& node, const std::string& path, const Names<O>& kind,
+                 std::vector<std::string>& field) {
+    const auto* list = node.as_array();
+    if (list == nullptr) return wrong(node, path, kind);
+    for (const toml::node& one : *list) {
+      const auto* text = one.as_string();
+      if (text == nullptr || text->get().empty()) {
+        problem(line_of(one), path + " has " + shown(one) + "; it must be " + expectation(kind));
+        return false;
+      }
+      if (!take_string(one, path, text->get(), field.emplace_back())) return false;
+    }
+    return true;
+  }
+
+  template <class O>
+  bool read_kind(const toml::node& node, const std::string& path, const Servers<O>& kind,
+                 std::vector<NodeAddress>& field) {
+    const auto* list = node.as_array();
+    if (list == nullptr) return wrong(node, path, kind);
+    bool good = true;
+    for (const toml::node& one : *list) {
+      const auto* text = one.as_string();
+      auto address = text ? parse_node_address(text->get())
+                          : Error{Errc::config, shown(one) + " is not a string"};
+      if (address && std::find(field.begin(), field.end(), *address) != field.end())
+        address = Error{Errc::config, "address " + quote(cut(text->get())) + " is there twice"};
+      if (address) {
+        field.push_back(*address);
+        continue;
+      }
+      problem(line_of(one),
+              path + ": " + address.error().message + "; it must be " + expectation(kind));
+      good = false;
+    }
+    return good;
+  }
+
+  // A zero needs no unit; every other duration and size is a string with one.
+  template <class T>
+  static std::optional<T> number(const toml::node& node) {
+    const auto* integer = node.as_integer();
+    const auto* text = node.as_string();
+    if constexpr (std::is_same_v<T, std::int64_t>) {
+      return integer ? std::optional(integer->get()) : std::nullopt;
+    } else {
+      if (integer && integer->get() == 0) return T{};
+      if (text == nullptr) return std::nullopt;
+      const auto value = parse_unit(text->get(), T{});
+      return value ? std::optional(*value) : std::nullopt;
+    }
+  }
+  static Result<Millis> parse_unit(std::string_view text, Millis) { return parse_duration(text); }
+  static Result<Bytes> parse_unit(std::string_view text, Bytes) { return parse_bytes(text); }
+
+  bool take_string(const toml::node& node, const std::string& path, std::string text,
+                   std::string& field) {
+    if (text.find('\0') != text.npos) {
+      problem(line_of(node), path + " holds a zero byte; it must be text without one");
+      return false;
+    }
+    field = std::move(text);
+    return true;
+  }
+
+  // Editors and `echo` end a file with a line end that nobody means as part of a password.
+  static std::string without_newline(std::string text) {
+    if (text.ends_with('\n')) text.pop_back();
+    if (text.ends_with('\r')) text.pop_back();
+    return text;
+  }
+
+  // --- what belongs together ---
+
+  // What a [tenant.NAME] leaves out is as in [tenant]. Its own rate does not come with the burst of
+  // another rate.
+  void complete_tenants() {
+    const TenantLimits& general = settings_.tenant_default;
+    for (auto& [name, limits] : settings_.tenants) {
+      const std::string path = join("tenant", name);
+      const bool own_rate = said_.contains(path + ".rate");
+      if (!own_rate) limits.rate = general.rate;
+      if (!own_rate && !said_.contains(path + ".burst")) limits.burst = general.burst;
+      if (!said_.contains(path + ".concurrency")) limits.concurrency = general.concurrency;
+    }
+  }
+
+  // The line of the first of these keys that the file has; 0 if it has none.
+  std::uint32_t line_of_key(std::initializer_list<std::string_view> keys) const {
+    for (const auto key : keys)
+      if (const auto said = said_.find(key); said != said_.end()) return said->second.line;
+    return 0;
+  }
+
+  // False when one of these was refused: a conclusion drawn from its default would mislead.
+  bool sound(std::initializer_list<std::string_view> keys) const {
+    return std::all_of(keys.begin(), keys.end(), [this](std::string_view key) {
+      const auto said = said_.find(key);
+      return said == said_.end() || said->second.good;
+    });
+  }
+
+  void check() {
+    check_sections();
+    check_listen();
+    check_auth();
+    check_tls();
+    check_pool();
+    check_routing();
+    check_tenants();
+  }
+
+  void check_sections() {
+    if (settings_.clusters.empty())
+      problem(0, "there is no cluster; it must have a section such as [cluster.main]");
+    if (settings_.databases.empty())
+      problem(0, "there is no database; it must have a section such as [database.\"*\"]");
+    for (const auto& [name, database] : settings_.databases) {
+      const std::string path = join("database", name);
+      if (name == kAdminDatabase)
+        problem(line_of_key({path}), path +
+                                         " has the name of the admin console; it must be "
+                                         "another (dbname can still lead to this one)");
+      if (database.cluster.empty() || settings_.clusters.contains(database.cluster)) continue;
+      std::vector<std::string_view> known;
+      for (const auto& [cluster, unused] : settings_.clusters) known.push_back(cluster);
+      problem(line_of_key({path + ".cluster"}), path + ".cluster is " +
+                                                    quote(cut(database.cluster)) +
+                                                    "; it must be the NAME of a [cluster.NAME]" +
+                                                    did_you_mean(database.cluster, known));
+    }
+  }
+
+  void check_listen() {
+    const std::string& folder = settings_.listen_unix_socket_dir;
+    if (settings_.listen_address.empty() && folder.empty() &&
+        sound({"listen.address", "listen.unix_socket_dir"}))
+      problem(line_of_key({"listen.address"}),
+              "listen.address is \"\"; it must be an address where there is no "
+              "listen.unix_socket_dir");
+    // The kernel's sun_path has room for 107 bytes, and "/.s.PGSQL.65535" takes 15 of them.
+    if (!folder.empty() && (!folder.starts_with('/') || folder.size() > 92))
+      problem(line_of_key({"listen.unix_socket_dir"}),
+              "listen.unix_socket_dir is " + quote(cut(folder)) +
+                  "; it must be a folder that starts with / and has at most 92 characters");
+    if (settings_.listen_admin_reserved >= settings_.listen_max_client_connections &&
+        sound({"listen.admin_reserved", "listen.max_client_connections"}))
+      problem(line_of_key({"listen.admin_reserved", "listen.max_client_connections"}),
+              "listen.admin_reserved is " + plain(settings_.listen_admin_reserved) +
+                  "; it must be less than listen.max_client_connections, " +
+                  plain(settings_.listen_max_client_connections));
+  }
+
+  void check_auth() {
+    const bool looks_up = !settings_.auth_query_user.empty();
+    if (looks_up && settings_.auth_query.find("$1") == std::string::npos)
+      problem(line_of_key({"auth.query"}), "auth.query is " + quote(cut(settings_.auth_query)) +
+                                               "; it must take the user's name as $1");
+    if (!sound({"auth.method", "auth.query_user", "auth.trust_anywhere", "listen.address"})) return;
+    const bool knows_secrets =
+        std::any_of(settings_.users.begin(), settings_.users.end(), [this](const auto& user) {
+          const std::string path = join("user", user.first) + ".password";
+          return !user.second.password.empty() || !sound({path});
+        });
+    if (settings_.auth_method == AuthMethod::trust) {
+      if (!only_loopback(settings_.listen_address) && !settings_.auth_trust_anywhere)
+        problem(line_of_key({"auth.method"}),
+                "auth.method is \"trust\"; it must be another while listen.address is " +
+                    quote(cut(settings_.listen_address)) +
+                    ", or auth.trust_anywhere must be true: anyone could log in as anybody");
+    } else if (!looks_up && !knows_secrets) {
+      problem(line_of_key({"auth.method", "auth.query_user"}),
+              "auth.query_user is \"\"; it must be set, or a [user.NAME] must have a password, or "
+              "nobody could log in with auth.method " +
+                  quote(word(settings_.auth_method)));
+    }
+  }
+
+  void need(std::string_view key, const std::string& value, std::string_view because) {
+    if (!value.empty() || !sound({key})) return;
+    problem(line_of_key({key, because}),
+            std::string(key) + " is \"\"; it must name a file because of " + std::string(because));
+  }
+
+  void check_tls() {
+    const Settings& s = settings_;
+    if (s.tls_client_mode != TlsMode::disable) {
+      need("tls.client.cert", s.tls_client_cert, "tls.client.mode");
+      need("tls.client.key", s.tls_client_key, "tls.client.mode");
+    }
+    if (s.tls_client_mode >= TlsMode::verify_ca)
+      need("tls.client.ca", s.tls_client_ca, "tls.client.mode");
+    if (s.tls_server_mode >= TlsMode::verify_ca)
+      need("tls.server.ca", s.tls_server_ca, "tls.server.mode");
+    if (!s.tls_server_cert.empty()) need("tls.server.key", s.tls_server_key, "tls.server.cert");
+    if (!s.tls_server_key.empty()) need("tls.server.cert", s.tls_server_cert, "tls.server.key");
+  }
+
+  void check_pool() {
+    const Settings& s = settings_;
+    if (s.pool_connect_backoff_min > s.pool_connect_backoff_max &&
+        sound({"pool.connect_backoff_min", "pool.connect_backoff_max"}))
+      problem(line_of_key({"pool.connect_backoff_min", "pool.connect_backoff_max"}),
+              "pool.connect_backoff_min is " + quote(print(s.pool_connect_backoff_min)) +
+                  "; it must be at most pool.connect_backoff_max, " +
+                  quote(print(s.pool_connect_backoff_max)));
+  }
+
+  void check_routing() {
+    for (const std::string& name : settings_.routing_read_functions) {
+      const auto& writes = settings_.routing_write_functions;
+      if (std::find(writes.begin(), writes.end(), name) == writes.end()) continue;
+      problem(line_of_key({"routing.read_functions"}),
+              "routing.read_functions has " + quote(cut(name)) +
+                  "; it must not be in routing.write_functions too");
+    }
+  }
+
+  void check_tenants() {
+    check_limits("tenant", settings_.tenant_default);
+    for (const auto& [name, limits] : settings_.tenants) check_limits(join("tenant", name), limits);
+  }
+
+  void check_limits(const std::string& path, const TenantLimits& limits) {
+    const std::string rate = path + ".rate";
+    const std::string burst = path + ".burst";
+    // Of a section only what it says itself: the default is judged once.
+    if (limits.burst == 0 || limits.rate != 0 || !said_.contains(burst) || !sound({rate})) return;
+    problem(line_of_key({burst}),
+            burst + " is " + plain(limits.burst) + "; it must have a " + rate + " beside it");
+  }
+
+  std::string file_;
+  Settings settings_;
+  std::map<std::string, Said, std::less<>> said_;
+  std::vector<Problem> problems_;
+};
+
+}  // namespace
+
+Result<std::shared_ptr<const Settings>> load_text(std::string_view toml, std::string file_name) {
+  if (const auto line = line_nested_too_deep(toml); line != 0)
+    return Error{Errc::config,
+                 file_name + ":" + std::to_string(line) + ": a key has more dots than any option"};
+  try {
+    const toml::table root = toml::parse(toml);
+    return Loader(std::move(file_name)).load(root);
+  } catch (const toml::parse_error& error) {
+    const auto at = error.source().begin;
+    return Error{Errc::config, file_name + ":" + std::to_string(at.line) + ":" +
+                                   std::to_string(at.column) + ": " +
+                                   one_line(error.description())};
+  } catch (const std::exception& error) {  // out of memory
+    return Error{Errc::config, file_name + ": " + one_line(error.what())};
+  }
+}
+
+Result<std::shared_ptr<const Settings>> load_file(const std::string& path) {
+  const auto text = read_file(path, kMaxFile);
+  if (!text) return text.error();
+  return load_text(*text, path);
+}
+
+}  // namespace conf

@@ -1,0 +1,261 @@
+#include "conf/options.h"
+
+#include <chrono>
+#include <iterator>
+
+namespace conf {
+namespace {
+
+using namespace std::chrono_literals;
+using S = Settings;
+using Int = Bounded<S, std::int64_t>;
+using Time = Bounded<S, Millis>;
+using Size = Bounded<S, Bytes>;
+using Bool = Flag<S>;
+using String = Text<S>;
+using Password = Secret<S>;
+using List = Names<S>;
+using Auth = Choice<S, AuthMethod>;
+using Mode = Choice<S, PoolMode>;
+using Tls = Choice<S, TlsMode>;
+using Fresh = Choice<S, Consistency>;
+using By = Choice<S, TenantBy>;
+using Level = Choice<S, LogLevel>;
+
+using enum Applies;
+constexpr Bytes kKiB{1 << 10};
+constexpr Bytes kMiB{1 << 20};
+constexpr Bytes kGiB{1 << 30};
+constexpr Millis kDay = 24h;
+
+// Rates and bursts up to here keep the nanosecond arithmetic of the rate limiter exact.
+constexpr std::int64_t kMaxRate = 1'000'000'000;
+constexpr std::int64_t kMaxConcurrency = 1'000'000;
+
+constexpr std::string_view kAuthQuery =
+    "SELECT rolname, rolpassword FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin "
+    "AND (rolvaliduntil IS NULL OR rolvaliduntil > pg_catalog.now())";
+
+// Sorted by name; this is the order of SHOW CONFIG. To add an option: its field in settings.h, its
+// row here, then render the sample and the reference anew (README.md says how). Ranges: a lower end
+// of zero is only given where zero means something, and the sentence says what.
+constexpr Option kOptions[] = {
+    {"admin.stats_users", List{&S::admin_stats_users}, at_reload,
+     "Users who may read on the admin console (SHOW); nobody may by default."},
+    {"admin.users", List{&S::admin_users}, at_reload,
+     "Users who may do everything on the admin console; nobody may by default."},
+    {"auth.method", Auth{&S::auth_method, AuthMethod::scram_sha_256}, at_reload,
+     "How clients prove who they are."},
+    {"auth.query", String{&S::auth_query, kAuthQuery}, at_reload,
+     "Finds a user's name and secret in Postgres, given the name as $1; no row means no such "
+     "user."},
+    {"auth.query_database", String{&S::auth_query_database, "postgres"}, at_reload,
+     "The database in which auth.query runs."},
+    {"auth.query_password", Password{&S::auth_query_password}, at_reload,
+     "Password of auth.query_user; empty where Postgres does not ask for one."},
+    {"auth.query_ttl", Time{&S::auth_query_ttl, 60s, 0ms, kDay}, at_reload,
+     "How long an answer of auth.query is remembered: longer asks Postgres less often and notices "
+     "a changed password later; 0 asks at every login."},
+    {"auth.query_user", String{&S::auth_query_user, ""}, at_reload,
+     "The user that looks other users up with auth.query; empty looks nobody up, so that only "
+     "[user.NAME] sections know secrets.",
+     Presence::shown, "\"pgsluice\""},
+    {"auth.trust_anywhere", Bool{&S::auth_trust_anywhere, false}, at_reload,
+     "Allow method \"trust\" although clients can connect from other machines."},
+    {"limits.batch", Size{&S::limits_batch, kMiB, {4 << 10}, kGiB}, at_reload,
+     "How much of one batch (everything up to Sync) is collected to be classified: more lets "
+     "larger batches go to replicas and takes more memory; a larger batch streams to the primary."},
+    {"limits.client_buffer", Size{&S::limits_client_buffer, {256 << 10}, {4 << 10}, kGiB},
+     at_reload,
+     "Unsent bytes kept for a client before its server is no longer read: more frees servers from "
+     "slow clients sooner and takes more memory."},
+    {"limits.slow_reader_timeout", Time{&S::limits_slow_reader_timeout, 60s, 10ms, kDay}, at_reload,
+     "How long a client may take nothing of its answer before it is cut off: longer is kinder to "
+     "clients that stall and holds their servers longer."},
+    {"listen.address", String{&S::listen_address, "127.0.0.1"}, at_start,
+     "Where clients connect over TCP: an address or name, several separated by commas, \"*\" for "
+     "all addresses, empty for no TCP."},
+    {"listen.admin_reserved", Int{&S::listen_admin_reserved, 8, 0, 1'000}, at_reload,
+     "Connections out of max_client_connections that only the admin console may use: more leaves "
+     "fewer to clients."},
+    {"listen.backlog", Int{&S::listen_backlog, 4'096, 1, 65'535}, at_start,
+     "Connections that the kernel holds until they are accepted: more survives a larger burst of "
+     "logins (the kernel's somaxconn caps it)."},
+    {"listen.login_timeout", Time{&S::listen_login_timeout, 10s, 10ms, 1h}, at_reload,
+     "How long a client may take to log in: longer is kinder to slow networks and lets strangers "
+     "hold connections longer."},
+    {"listen.max_client_connections", Int{&S::listen_max_client_connections, 10'000, 1, 1'000'000},
+     at_reload,
+     "Clients at once; one more is refused with 53300: more needs memory and file descriptors."},
+    {"listen.port", Int{&S::listen_port, 6432, 1, 65'535}, at_start,
+     "The TCP port, and the number in the unix socket's name."},
+    {"listen.tcp_keepalive", Time{&S::listen_tcp_keepalive, 60s, 0ms, kDay}, at_reload,
+     "Silence before TCP asks whether the peer is still there: longer notices vanished peers "
+     "later; 0 leaves it to the system."},
+    {"listen.unix_socket_dir", String{&S::listen_unix_socket_dir, ""}, at_start,
+     "Folder of the unix socket .s.PGSQL.PORT; empty for none."},
+    {"log.connections", Bool{&S::log_connections, false}, at_reload,
+     "Log a line when a client logs in and when it leaves."},
+    {"log.level", Level{&S::log_level, LogLevel::info}, at_reload,
+     "The least important lines that are logged."},
+    {"log.slow_statement", Time{&S::log_slow_statement, 0ms, 0ms, kDay}, at_reload,
+     "Log statements that take at least this long: longer logs fewer; 0 logs none."},
+    {"metrics.address", String{&S::metrics_address, "127.0.0.1"}, at_start,
+     "The address on which /metrics is served."},
+    {"metrics.port", Int{&S::metrics_port, 9'632, 0, 65'535}, at_start,
+     "The port on which /metrics is served; 0 serves none."},
+    {"pool.cleanup_timeout", Time{&S::pool_cleanup_timeout, 5s, 1ms, 1h}, at_reload,
+     "How long a vanished client's statement may take to cancel and drain before its server is "
+     "closed: longer saves more connections and holds busy ones longer."},
+    {"pool.client_idle_timeout", Time{&S::pool_client_idle_timeout, 0ms, 0ms, 30 * kDay}, at_reload,
+     "A client that is silent outside a transaction for this long is disconnected: longer keeps "
+     "more idle clients; 0 never."},
+    {"pool.connect_backoff_max", Time{&S::pool_connect_backoff_max, 5s, 1ms, 1h}, at_reload,
+     "The longest pause between attempts to connect to a failing node: longer spares it and "
+     "notices its return later."},
+    {"pool.connect_backoff_min", Time{&S::pool_connect_backoff_min, 50ms, 1ms, 1h}, at_reload,
+     "The pause after the first failed attempt, doubled after each further one: longer spares a "
+     "failing node and delays recovery from a single failure."},
+    {"pool.connect_parallel", Int{&S::pool_connect_parallel, 4, 1, 1'000}, at_reload,
+     "Connections made at once, per node and worker: more fills a pool faster after an outage and "
+     "hits the node harder."},
+    {"pool.connect_timeout", Time{&S::pool_connect_timeout, 5s, 10ms, 10min}, at_reload,
+     "How long connecting and logging in to a node may take: longer waits for slow nodes instead "
+     "of trying again."},
+    {"pool.idle_transaction_timeout", Time{&S::pool_idle_transaction_timeout, 0ms, 0ms, kDay},
+     at_reload,
+     "A client that is silent inside a transaction for this long is disconnected: longer lets it "
+     "hold its server and locks longer; 0 never."},
+    {"pool.max_prepared_statements", Int{&S::pool_max_prepared_statements, 500, 1, 100'000},
+     at_reload,
+     "Prepared statements kept on each server connection: more prepares again less often and takes "
+     "more of the server's memory."},
+    {"pool.mode", Mode{&S::pool_mode, PoolMode::transaction}, at_start,
+     "When a server goes back to its pool: after each transaction, or when its client leaves."},
+    {"pool.queue_timeout", Time{&S::pool_queue_timeout, 10s, 1ms, kDay}, at_reload,
+     "The longest wait for a server, answered with 57014: longer rides out longer peaks and tells "
+     "clients later."},
+    {"pool.server_idle_timeout", Time{&S::pool_server_idle_timeout, 10min, 1ms, 30 * kDay},
+     at_reload,
+     "An unused server connection is closed after this: longer keeps more of them ready."},
+    {"pool.server_lifetime", Time{&S::pool_server_lifetime, 1h, 1ms, 30 * kDay}, at_reload,
+     "A server connection is closed when it is this old and free: longer reconnects less often and "
+     "keeps grown backends longer."},
+    {"pool.size", Int{&S::pool_size, 20, 1, 10'000}, at_reload,
+     "Server connections per node, database and user, over all workers: more runs more statements "
+     "at once and takes more of max_connections."},
+    {"probe.interval", Time{&S::probe_interval, 500ms, 10ms, 1min}, at_reload,
+     "Pause between two questions to a node about its role and lag: longer asks less and notices "
+     "failure, promotion and lag later."},
+    {"probe.timeout", Time{&S::probe_timeout, 1s, 10ms, 1min}, at_reload,
+     "How long a node may take to answer a probe before it counts as failed: longer forgives slow "
+     "nodes and notices dead ones later."},
+    {"routing.cache_entries", Int{&S::routing_cache_entries, 10'000, 1, 10'000'000}, at_reload,
+     "Statement shapes whose class each worker remembers: more parses less often and takes more "
+     "memory."},
+    {"routing.consistency", Fresh{&S::routing_consistency, Consistency::session}, at_reload,
+     "How fresh reads are: anything within max_lag, at least the session's own writes, or always "
+     "the primary."},
+    {"routing.max_lag", Time{&S::routing_max_lag, 10s, 1ms, kDay}, at_reload,
+     "A replica further behind than this gets no new reads: longer tolerates staler answers and "
+     "keeps more replicas serving."},
+    {"routing.max_statement", Size{&S::routing_max_statement, {64 << 10}, {0}, {16 << 20}},
+     at_reload,
+     "A longer statement is not parsed and goes to the primary: more lets larger reads go to "
+     "replicas and costs more parsing; 0 parses none."},
+    {"routing.primary_wait", Time{&S::routing_primary_wait, 5s, 0ms, 10min}, at_reload,
+     "How long a write waits while no primary is accepted, answered with 57P03: longer rides out "
+     "slower promotions; 0 refuses at once."},
+    {"routing.read_functions", List{&S::routing_read_functions}, at_reload,
+     "Functions that count as reads although Postgres calls them volatile, by name or "
+     "schema.name."},
+    {"routing.write_functions", List{&S::routing_write_functions}, at_reload,
+     "Functions that count as writes although Postgres calls them harmless, by name or "
+     "schema.name."},
+    {"shutdown_timeout", Time{&S::shutdown_timeout, 60s, 0ms, kDay}, at_reload,
+     "How long a shutdown waits for transactions to end before it cuts them: longer loses fewer "
+     "and stops later."},
+    {"tenant.burst", Int{{&S::tenant_default, &TenantLimits::burst}, 0, 0, kMaxRate}, at_reload,
+     "Statements that a tenant may send at once after a pause: more forgives peaks above its rate; "
+     "0 is a tenth of a second's worth."},
+    {"tenant.by", By{&S::tenant_by, TenantBy::user}, at_reload,
+     "What names a client's tenant when it does not say pgsluice.tenant itself."},
+    {"tenant.concurrency",
+     Int{{&S::tenant_default, &TenantLimits::concurrency}, 0, 0, kMaxConcurrency}, at_reload,
+     "Statements of one tenant at servers at any moment: more lets it take a larger share; 0 sets "
+     "no limit."},
+    {"tenant.rate", Int{{&S::tenant_default, &TenantLimits::rate}, 0, 0, kMaxRate}, at_reload,
+     "Statements per second of one tenant, over the whole process: more lets it take a larger "
+     "share; 0 sets no limit."},
+    {"tenant.rate_wait", Time{&S::tenant_rate_wait, 100ms, 0ms, 1min}, at_reload,
+     "The longest that a statement over its tenant's rate waits, answered with 53400: longer "
+     "smooths more and refuses later; 0 refuses at once."},
+    {"tls.client.ca", String{&S::tls_client_ca, ""}, at_reload,
+     "File of the authorities that must have signed a client's certificate."},
+    {"tls.client.cert", String{&S::tls_client_cert, ""}, at_reload,
+     "File of the certificate chain that clients are shown."},
+    {"tls.client.key", String{&S::tls_client_key, ""}, at_reload,
+     "File of the private key of tls.client.cert."},
+    {"tls.client.mode", Tls{&S::tls_client_mode, TlsMode::disable}, at_reload,
+     "TLS toward clients: never, where they ask, always, or always with a client certificate (the "
+     "verify words)."},
+    {"tls.server.ca", String{&S::tls_server_ca, ""}, at_reload,
+     "File of the authorities that must have signed a node's certificate."},
+    {"tls.server.cert", String{&S::tls_server_cert, ""}, at_reload,
+     "File of the certificate that nodes are shown; empty shows none."},
+    {"tls.server.key", String{&S::tls_server_key, ""}, at_reload,
+     "File of the private key of tls.server.cert."},
+    {"tls.server.mode", Tls{&S::tls_server_mode, TlsMode::prefer}, at_reload,
+     "TLS toward nodes, with the words and meanings of libpq's sslmode."},
+    {"workers", Int{&S::workers, 0, 0, 1'024}, at_start,
+     "Threads that serve clients: more use more cores; 0 is one per core."},
+};
+
+constexpr bool sorted_by_name() {
+  for (std::size_t i = 1; i < std::size(kOptions); ++i)
+    if (!(kOptions[i - 1].name < kOptions[i].name)) return false;
+  return true;
+}
+static_assert(sorted_by_name());
+
+constexpr bool defaults_in_range() {
+  for (const Option& option : kOptions) {
+    const bool fits = std::visit(
+        [](const auto& kind) {
+          if constexpr (requires { kind.fallback < kind.min; })
+            return kind.min <= kind.fallback && kind.fallback <= kind.max;
+          else
+            return true;
+        },
+        option.value);
+    if (!fits) return false;
+  }
+  return true;
+}
+static_assert(defaults_in_range());
+
+}  // namespace
+
+std::span<const Option> options() { return kOptions; }
+
+const Option* find_option(std::string_view name) {
+  for (const Option& option : kOptions)
+    if (option.name == name) return &option;
+  return nullptr;
+}
+
+Settings default_settings() {
+  Settings settings{};
+  for (const Option& option : kOptions) set_default(option, settings);
+  return settings;
+}
+
+std::vector<std::string> changes_needing_restart(const Settings& running, const Settings& loaded) {
+  std::vector<std::string> names;
+  for (const Option& option : kOptions)
+    if (option.applies == Applies::at_start && differs(option, running, loaded))
+      names.emplace_back(option.name);
+  return names;
+}
+
+}  // namespace conf

@@ -1,0 +1,83 @@
+#include "conf/row.h"
+
+#include <algorithm>
+
+namespace conf {
+namespace {
+
+bool bare(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+         c == '-';
+}
+
+template <class List, class Print>
+std::string join(const List& list, Print print) {
+  std::string text;
+  for (const auto& one : list) {
+    if (!text.empty()) text += ", ";
+    text += print(one);
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string quote(std::string_view text) {
+  static constexpr char digits[] = "0123456789ABCDEF";
+  std::string quoted = "\"";
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\') {
+      (quoted += '\\') += c;
+    } else if (c == '\n') {
+      quoted += "\\n";
+    } else if (c == '\t') {
+      quoted += "\\t";
+    } else if (byte < 0x20 || byte == 0x7f) {
+      ((quoted += "\\u00") += digits[byte >> 4]) += digits[byte & 15];
+    } else {
+      quoted += c;
+    }
+  }
+  return quoted += '"';
+}
+
+std::string key_text(std::string_view name) {
+  if (!name.empty() && std::all_of(name.begin(), name.end(), bare)) return std::string(name);
+  return quote(name);
+}
+
+std::string plain(bool value) { return value ? "true" : "false"; }
+std::string plain(std::int64_t value) { return std::to_string(value); }
+std::string plain(Millis value) { return print(value); }
+std::string plain(Bytes value) { return print(value); }
+std::string plain(const std::string& value) { return value; }
+std::string plain(const std::vector<std::string>& value) {
+  return join(value, [](const std::string& one) { return one; });
+}
+std::string plain(const std::vector<NodeAddress>& value) {
+  return join(value, [](const NodeAddress& one) { return one.name(); });
+}
+
+std::string as_toml(bool value) { return plain(value); }
+std::string as_toml(std::int64_t value) { return plain(value); }
+std::string as_toml(Millis value) { return quote(print(value)); }
+std::string as_toml(Bytes value) { return quote(print(value)); }
+std::string as_toml(const std::string& value) { return quote(value); }
+std::string as_toml(const std::vector<std::string>& value) {
+  return "[" + join(value, [](const std::string& one) { return quote(one); }) + "]";
+}
+std::string as_toml(const std::vector<NodeAddress>& value) {
+  return "[" + join(value, [](const NodeAddress& one) { return quote(one.name()); }) + "]";
+}
+
+std::string expect_words(const std::string_view* words, std::size_t count) {
+  std::string text;
+  for (std::size_t i = 0; i < count; ++i) {
+    if (i > 0) text += i + 1 == count ? " or " : ", ";
+    text += quote(words[i]);
+  }
+  return text;
+}
+
+}  // namespace conf

@@ -1,0 +1,163 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "conf/units.h"
+
+namespace conf {
+
+// When a server goes back to its pool: after each transaction, or when its client leaves.
+enum class PoolMode : std::uint8_t { transaction, session };
+
+// How a client proves who it is.
+enum class AuthMethod : std::uint8_t { trust, password, md5, scram_sha_256 };
+
+// libpq's sslmode words. Toward clients: disable, allow (= prefer), prefer (TLS if the client
+// asks), require, verify_ca and verify_full (a client certificate is demanded). Toward servers as
+// in libpq.
+enum class TlsMode : std::uint8_t { disable, allow, prefer, require, verify_ca, verify_full };
+
+// How fresh a read must be: anything within max_lag; at least the session's own writes; always the
+// primary. CONSISTENCY.md has the full list.
+enum class Consistency : std::uint8_t { eventual, session, primary };
+
+// What names a client's tenant when it does not say `pgsluice.tenant` itself.
+enum class TenantBy : std::uint8_t { user, database, application_name };
+
+enum class LogLevel : std::uint8_t { error, warning, info, debug };
+
+// Where a node listens. `host` is a name, an address, or a folder (starts with '/') that holds the
+// unix socket ".s.PGSQL.<port>".
+struct NodeAddress {
+  std::string host;
+  std::uint16_t port = 5432;
+  friend auto operator<=>(const NodeAddress&, const NodeAddress&) = default;
+  // As it is written in the file; an IPv6 address in brackets.
+  std::string name() const {
+    const bool ipv6 = host.find(':') != host.npos && !host.starts_with('/');
+    return (ipv6 ? "[" + host + "]" : host) + ":" + std::to_string(port);
+  }
+};
+
+// [cluster.NAME]: one primary and its replicas; which is which is discovered.
+struct ClusterSettings {
+  std::string name;
+  std::vector<NodeAddress> servers;
+  std::string monitor_user;
+  std::string monitor_password;
+  std::string monitor_database = "postgres";
+};
+
+// [database.NAME]: what clients may connect to. The name "*" serves every name not listed.
+struct DatabaseSettings {
+  std::string name;
+  std::string cluster;
+  std::string dbname;  // the database on the servers; empty: the name that the client gave
+  std::optional<PoolMode> pool_mode;
+  std::optional<std::int64_t> pool_size;
+};
+
+// [user.NAME]: secrets known here (plain, "md5...", or "SCRAM-SHA-256$..."), and overrides.
+struct UserSettings {
+  std::string name;
+  std::string password;
+  std::string tenant;
+  std::optional<PoolMode> pool_mode;
+  std::optional<std::int64_t> pool_size;
+};
+
+// The limits of one tenant. Zero means no limit.
+struct TenantLimits {
+  std::int64_t rate = 0;  // statements per second, over the whole process
+  // Statements admitted at once after a pause; 0: a tenth of a second's worth, at least 1.
+  std::int64_t burst = 0;
+  std::int64_t concurrency = 0;  // statements at servers (queued ones not counted) at any moment
+};
+
+// Everything an operator can say, checked and complete. Immutable once loaded; a reload makes a new
+// one. Scalar fields have no initialisers here: their defaults stand in the option table only
+// (options.cc), and `load` fills every one.
+struct Settings {
+  std::string file;  // where it was loaded from
+
+  std::int64_t workers;  // 0: one per core
+
+  std::string listen_address;  // "" : no TCP; "*" : all addresses; several separated by commas
+  std::int64_t listen_port;
+  std::string listen_unix_socket_dir;  // "": none
+  std::int64_t listen_backlog;
+  std::int64_t listen_max_client_connections;
+  std::int64_t listen_admin_reserved;
+  Millis listen_login_timeout;
+  Millis listen_tcp_keepalive;  // idle time before keepalives; 0: the system's default
+
+  AuthMethod auth_method;
+  std::string auth_query_user;  // "": no auth_query
+  std::string auth_query_password;
+  std::string auth_query_database;
+  std::string auth_query;
+  Millis auth_query_ttl;
+  bool auth_trust_anywhere;  // trust from addresses other than loopback and unix sockets
+
+  PoolMode pool_mode;
+  std::int64_t pool_size;
+  Millis pool_queue_timeout;  // longest wait for a server; 57014 after it
+  Millis pool_server_idle_timeout;
+  Millis pool_server_lifetime;
+  Millis pool_connect_timeout;
+  std::int64_t pool_connect_parallel;  // connections being made at once, per node and worker
+  Millis pool_connect_backoff_min;
+  Millis pool_connect_backoff_max;
+  std::int64_t pool_max_prepared_statements;  // per server connection (LRU)
+  Millis pool_idle_transaction_timeout;       // 0: off
+  Millis pool_client_idle_timeout;            // 0: off
+  Millis pool_cleanup_timeout;                // cancel + drain of a vanished client's server
+
+  Consistency routing_consistency;
+  Millis routing_max_lag;
+  Bytes routing_max_statement;         // longer text is not parsed and goes to the primary
+  std::int64_t routing_cache_entries;  // digests remembered per worker
+  // Functions that are reads though not proven, and writes though thought reads.
+  std::vector<std::string> routing_read_functions;
+  std::vector<std::string> routing_write_functions;
+  Millis routing_primary_wait;  // how long a write waits for a primary to be accepted; then 57P03
+
+  Millis probe_interval;
+  Millis probe_timeout;
+
+  TenantBy tenant_by;
+  TenantLimits tenant_default;  // rate, burst, concurrency of tenants without a section
+  Millis tenant_rate_wait;      // longest time that a statement over the rate waits
+
+  TlsMode tls_client_mode;
+  std::string tls_client_cert, tls_client_key, tls_client_ca;
+  TlsMode tls_server_mode;
+  std::string tls_server_cert, tls_server_key, tls_server_ca;
+
+  Bytes limits_client_buffer;  // unsent bytes kept for a client before its server is no longer read
+  Bytes limits_batch;  // a batch larger than this is not collected: it streams to the primary
+  Millis limits_slow_reader_timeout;  // a client that takes nothing for so long is cut off
+
+  std::string metrics_address;
+  std::int64_t metrics_port;  // 0: no exporter
+
+  std::vector<std::string> admin_users;
+  std::vector<std::string> admin_stats_users;
+
+  LogLevel log_level;
+  bool log_connections;
+  Millis log_slow_statement;  // 0: off
+
+  Millis shutdown_timeout;  // how long a drain waits for transactions; then they are cut
+
+  std::map<std::string, ClusterSettings> clusters;
+  std::map<std::string, DatabaseSettings> databases;
+  std::map<std::string, UserSettings> users;
+  std::map<std::string, TenantLimits> tenants;  // complete: gaps are filled from tenant_default
+};
+
+}  // namespace conf

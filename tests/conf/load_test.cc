@@ -1,0 +1,484 @@
+#include "conf/load.h"
+
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <random>
+#include <string>
+#include <utility>
+
+#include <doctest/doctest.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+using namespace conf;
+using namespace std::chrono_literals;
+
+namespace {
+
+// What every configuration needs; starts after the first lines of each test's own text.
+constexpr const char* kBase =
+    "[cluster.main]\n"
+    "servers = [\"10.0.0.1:5432\", \"[::1]:5433\", \"/run/postgresql\"]\n"
+    "monitor_user = \"monitor\"\n"
+    "[database.\"*\"]\n"
+    "cluster = \"main\"\n";
+constexpr const char* kAuth = "[auth]\nquery_user = \"monitor\"\n";
+
+std::shared_ptr<const Settings> loaded(const std::string& text) {
+  const auto settings = load_text(text, "f.toml");
+  if (settings) return *settings;
+  FAIL(settings.error().message);
+  return nullptr;
+}
+
+// Of `text` before a base that is right.
+std::string error_of(const std::string& text,
+                     const std::string& base = std::string(kBase) + kAuth) {
+  const auto settings = load_text(text + base, "f.toml");
+  return settings ? "" : settings.error().message;
+}
+
+// A file with that content, gone when the test is over.
+class TempFile {
+ public:
+  explicit TempFile(const std::string& content) {
+    static int number = 0;
+    const std::string name =
+        "pgsluice-load-test-" + std::to_string(getpid()) + "-" + std::to_string(++number);
+    path_ = std::filesystem::temp_directory_path() / name;
+    std::ofstream file(path_, std::ios::binary);
+    file << content;
+    REQUIRE(file.flush());
+  }
+  ~TempFile() { std::filesystem::remove(path_); }
+  TempFile(const TempFile&) = delete;
+  TempFile& operator=(const TempFile&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+}  // namespace
+
+TEST_SUITE("conf/load") {
+  TEST_CASE("the smallest useful file loads, with everything else at its default") {
+    const auto settings = loaded(
+        "[listen]\naddress = \"127.0.0.1\"\nport = 6433\n"
+        "[cluster.main]\n"
+        "servers = [\"10.0.0.1:5432\", \"10.0.0.2:5432\", \"10.0.0.3:5432\"]   # roles\n"
+        "monitor_user = \"pgsluice\"\n"
+        "[database.\"*\"]\ncluster = \"main\"\n"
+        "[auth]\nmethod = \"scram-sha-256\"\nquery_user = \"pgsluice\"\n");
+    CHECK(settings->file == "f.toml");
+    CHECK(settings->listen_port == 6433);
+    CHECK(settings->pool_size == 20);
+    REQUIRE(settings->clusters.size() == 1);
+    const auto& cluster = settings->clusters.at("main");
+    CHECK(cluster.name == "main");
+    CHECK(cluster.servers.size() == 3);
+    CHECK(cluster.servers[1] == NodeAddress{"10.0.0.2", 5432});
+    CHECK(cluster.monitor_database == "postgres");
+    CHECK(settings->databases.at("*").cluster == "main");
+    CHECK_FALSE(settings->databases.at("*").pool_size);
+  }
+
+  TEST_CASE("every kind of value is taken from the file") {
+    const auto settings = loaded(
+        "workers = 3\nshutdown_timeout = \"5s\"\n"
+        "[pool]\nmode = \"session\"\nqueue_timeout = \"250ms\"\nclient_idle_timeout = 0\n"
+        "[limits]\nbatch = \"2MiB\"\n"
+        "[routing]\nread_functions = [\"app.f\", \"g\"]\nconsistency = \"eventual\"\n"
+        "[log]\nconnections = true\n"
+        "[tls.client]\nmode = \"verify-full\"\ncert = \"c\"\nkey = \"k\"\nca = \"a\"\n"
+        "[user.app]\npassword = \"x\"\ntenant = \"shop\"\npool_mode = \"transaction\"\npool_size = "
+        "3\n" +
+        std::string(kBase) + "dbname = \"real\"\npool_size = 5\npool_mode = \"session\"\n");
+    CHECK(settings->workers == 3);
+    CHECK(settings->shutdown_timeout == 5s);
+    CHECK(settings->pool_mode == PoolMode::session);
+    CHECK(settings->pool_queue_timeout == 250ms);
+    CHECK(settings->pool_client_idle_timeout == 0ms);
+    CHECK(settings->limits_batch == Bytes{2 << 20});
+    CHECK(settings->routing_read_functions == std::vector<std::string>{"app.f", "g"});
+    CHECK(settings->routing_consistency == Consistency::eventual);
+    CHECK(settings->log_connections);
+    CHECK(settings->tls_client_mode == TlsMode::verify_full);
+    const auto& user = settings->users.at("app");
+    CHECK(user.name == "app");
+    CHECK(user.password == "x");
+    CHECK(user.tenant == "shop");
+    CHECK(user.pool_mode == PoolMode::transaction);
+    CHECK(user.pool_size == 3);
+    const auto& database = settings->databases.at("*");
+    CHECK(database.name == "*");
+    CHECK(database.dbname == "real");
+    CHECK(database.pool_size == 5);
+    CHECK(database.pool_mode == PoolMode::session);
+    const auto& servers = settings->clusters.at("main").servers;
+    CHECK(servers[1] == NodeAddress{"::1", 5433});
+    CHECK(servers[2] == NodeAddress{"/run/postgresql", 5432});
+  }
+
+  TEST_CASE("a wrong value names file, line, key, value and what it must be") {
+    CHECK(error_of("[pool]\n\nsize = 0\n") ==
+          "f.toml:3: pool.size is 0; it must be an integer from 1 to 10000");
+    CHECK(error_of("workers = \"4\"\n") ==
+          "f.toml:1: workers is \"4\"; it must be an integer from 0 to 1024");
+    CHECK(error_of("workers = 4.0\n") ==
+          "f.toml:1: workers is a fraction; it must be an integer from 0 to 1024");
+    CHECK(error_of("[log]\nconnections = 1\n") ==
+          "f.toml:2: log.connections is 1; it must be true or false");
+    CHECK(error_of("[pool]\nmode = \"statement\"\n") ==
+          "f.toml:2: pool.mode is \"statement\"; it must be \"transaction\" or \"session\"");
+    CHECK(error_of("[listen]\naddress = [\"a\"]\n") ==
+          "f.toml:2: listen.address is a list; it must be a string");
+    CHECK(error_of("[admin]\nusers = [\"a\", 5]\n") ==
+          "f.toml:2: admin.users has 5; it must be a list of names, such as [\"one\", \"two\"]");
+  }
+
+  TEST_CASE("both ends of a range are allowed, one beyond is not") {
+    CHECK(error_of("[pool]\nsize = 1\n") == "");
+    CHECK(error_of("[pool]\nsize = 10000\n") == "");
+    CHECK(error_of("[pool]\nsize = 10001\n") != "");
+    CHECK(error_of("[probe]\ninterval = \"10ms\"\n") == "");
+    CHECK(error_of("[probe]\ninterval = \"9ms\"\n") != "");
+    CHECK(error_of("[probe]\ninterval = \"1min\"\n") == "");
+    CHECK(error_of("[probe]\ninterval = \"60001ms\"\n") != "");
+  }
+
+  TEST_CASE("a duration without its unit is refused, except zero") {
+    CHECK(error_of("[pool]\nqueue_timeout = 10\n") ==
+          "f.toml:2: pool.queue_timeout is 10; it must be a duration from 1ms to 1d, such as "
+          "\"250ms\", \"10s\" or \"5min\"");
+    CHECK(error_of("[pool]\nqueue_timeout = \"10\"\n") != "");
+    CHECK(error_of("[tenant]\nrate_wait = 0\n") == "");
+    CHECK(error_of("[limits]\nbatch = \"64kB\"\n") ==
+          "f.toml:2: limits.batch is \"64kB\"; it must be a size from 4KiB to 1GiB, such as "
+          "\"64KiB\" or \"16MiB\"");
+  }
+
+  TEST_CASE("an unknown key is an error that gives the nearest known one") {
+    CHECK(error_of("[pool]\nsise = 3\n") ==
+          "f.toml:2: pool.sise is not an option; did you mean pool.size?");
+    CHECK(error_of("port = 3\n") == "f.toml:1: port is not an option; did you mean listen.port?");
+    CHECK(error_of("[pol]\nsize = 3\n") == "f.toml:1: pol is not a section; did you mean pool?");
+    CHECK(error_of("[clutser.main]\n") ==
+          "f.toml:1: clutser is not a section; did you mean cluster?");
+    CHECK(error_of("[tls.cleint]\nmode = \"disable\"\n").find("tls.cleint is not an option") !=
+          std::string::npos);
+    CHECK(error_of("[database.x]\nclustre = \"main\"\ncluster = \"main\"\n") ==
+          "f.toml:2: database.x.clustre is not an option; did you mean cluster?");
+    CHECK(error_of("[user.x]\npasword = \"y\"\n") ==
+          "f.toml:2: user.x.pasword is not an option; did you mean password?");
+    CHECK(error_of("[tenant]\nrat = 5\n") ==
+          "f.toml:2: tenant.rat is not an option; did you mean tenant.rate?");
+  }
+
+  TEST_CASE("a value where a section belongs, and a section where a value belongs, are errors") {
+    CHECK(error_of("pool = 5\n") == "f.toml:1: pool is 5; it must be a section, [pool]");
+    CHECK(error_of("user = 5\n") == "f.toml:1: user is 5; it must be a section, [user.NAME]");
+    CHECK(error_of("user.x = 5\n") == "f.toml:1: user.x is 5; it must be a section, [user.x]");
+    CHECK(error_of("[pool.size]\nx = 1\n") ==
+          "f.toml:1: pool.size is a table; it must be an integer from 1 to 10000");
+    CHECK(error_of("[tenant.rate]\nrate = 1\n").find("tenant.rate is a table") !=
+          std::string::npos);
+    CHECK(error_of("[[pool]]\nsize = 1\n") ==
+          "f.toml:1: pool is a list; it must be a section, [pool]");
+  }
+
+  TEST_CASE("all problems are reported, in the order of the file") {
+    CHECK(
+        error_of("workers = -1\n[probe]\ntimeout = true\n[admin]\nusres = []\n",
+                 "[cluster.main]\nservers = [\"a:x\", \"b\", \"b\"]\n") ==
+        "f.toml:1: workers is -1; it must be an integer from 0 to 1024\n"
+        "f.toml:3: probe.timeout is true; it must be a duration from 10ms to 1min, such as "
+        "\"250ms\", \"10s\" or \"5min\"\n"
+        "f.toml:5: admin.usres is not an option; did you mean admin.users?\n"
+        "f.toml:6: cluster.main.monitor_user is missing; it must be a string\n"
+        "f.toml:7: cluster.main.servers: address \"a:x\" has no port from 1 to 65535; it must be a "
+        "list of addresses, such as [\"10.0.0.1:5432\", \"[::1]:5432\", \"/run/postgresql:5432\"]\n"
+        "f.toml:7: cluster.main.servers: address \"b\" is there twice; it must be a list of "
+        "addresses, such as [\"10.0.0.1:5432\", \"[::1]:5432\", \"/run/postgresql:5432\"]\n"
+        "f.toml: there is no database; it must have a section such as [database.\"*\"]\n"
+        "f.toml: auth.query_user is \"\"; it must be set, or a [user.NAME] must have a password, "
+        "or nobody could log in with auth.method \"scram-sha-256\"");
+  }
+
+  TEST_CASE("text that is not TOML is refused with line and column") {
+    const std::string message = error_of("[pool]\nsize = \n");
+    CHECK(message.starts_with("f.toml:2:8: "));
+    CHECK(message.find('\n') == std::string::npos);
+    CHECK(error_of("[pool]\n[pool]\n").starts_with("f.toml:2:"));
+    CHECK(error_of("x = \"\xff\"\n").starts_with("f.toml:1:"));
+  }
+
+  TEST_CASE("there is at least one cluster and one database") {
+    const auto settings = load_text("", "f.toml");
+    REQUIRE_FALSE(settings);
+    CHECK(settings.error().code == Errc::config);
+    CHECK(settings.error().message.starts_with(
+        "f.toml: there is no cluster; it must have a section such as [cluster.main]\n"
+        "f.toml: there is no database; it must have a section such as [database.\"*\"]"));
+  }
+
+  TEST_CASE("a cluster has servers and somebody to probe them") {
+    const std::string database = "[database.x]\ncluster = \"main\"\n";
+    CHECK(error_of("[cluster.main]\nservers = []\nmonitor_user = \"\"\n", database + kAuth) ==
+          "f.toml:2: cluster.main.servers is empty; it must be a list of addresses, such as "
+          "[\"10.0.0.1:5432\", \"[::1]:5432\", \"/run/postgresql:5432\"]\n"
+          "f.toml:3: cluster.main.monitor_user is empty; it must be a string");
+  }
+
+  TEST_CASE("a database's cluster exists") {
+    CHECK(
+        error_of("[database.shop]\ncluster = \"mian\"\n") ==
+        "f.toml:2: database.shop.cluster is \"mian\"; it must be the NAME of a [cluster.NAME]; did "
+        "you mean main?");
+    CHECK(error_of("[database.shop]\npool_size = 3\n") ==
+          "f.toml:1: database.shop.cluster is missing; it must be a string");
+  }
+
+  TEST_CASE("no database takes the name of the admin console") {
+    CHECK(error_of("[database.pgsluice]\ncluster = \"main\"\n")
+              .starts_with("f.toml:1: database.pgsluice has the name of the admin console"));
+  }
+
+  TEST_CASE("a name has 1 to 63 bytes and no control characters") {
+    CHECK(error_of("[user." + std::string(63, 'a') + "]\n") == "");
+    CHECK(error_of("[user." + std::string(64, 'a') + "]\n") != "");
+    CHECK(error_of("[user.\"\"]\n") != "");
+    CHECK(error_of("[user.\"a\\nb\"]\n") ==
+          "f.toml:1: user.\"a\\nb\" is no name; it must have 1 to 63 bytes and no control "
+          "characters");
+    CHECK(error_of("[user.\"a b.c\"]\n") == "");
+    CHECK(error_of("[admin]\nusers = [\"\"]\n") != "");
+  }
+
+  TEST_CASE("trust is refused while strangers can connect, unless that is said to be meant") {
+    const std::string trust = "[auth]\nmethod = \"trust\"\n";
+    const std::string all = "[listen]\naddress = \"127.0.0.1, 10.0.0.9\"\n";
+    CHECK(error_of(trust, kBase) == "");
+    CHECK(error_of("[listen]\naddress = \"127.0.0.5,::1, localhost\"\n" + trust, kBase) == "");
+    CHECK(error_of("[listen]\naddress = \"\"\nunix_socket_dir = \"/run/x\"\n" + trust, kBase) ==
+          "");
+    CHECK(error_of(all + trust, kBase)
+              .starts_with("f.toml:4: auth.method is \"trust\"; it must be another while "
+                           "listen.address is \"127.0.0.1, 10.0.0.9\""));
+    CHECK(error_of("[listen]\naddress = \"*\"\n" + trust, kBase) != "");
+    CHECK(error_of(all + trust + "trust_anywhere = true\n", kBase) == "");
+  }
+
+  TEST_CASE("somebody can log in: auth.query_user is set or a user has a password") {
+    CHECK(error_of("", kBase) != "");
+    CHECK(error_of("[user.a]\npool_size = 1\n", kBase) != "");
+    CHECK(error_of("[user.a]\npassword = \"x\"\n", kBase) == "");
+    CHECK(error_of("", std::string(kBase) + kAuth) == "");
+    CHECK(error_of("", std::string(kBase) + kAuth + "query_password = \"\"\n") == "");
+  }
+
+  TEST_CASE("auth.query takes the user's name") {
+    CHECK(error_of("", std::string(kBase) + kAuth + "query = \"SELECT 1\"\n") ==
+          "f.toml:8: auth.query is \"SELECT 1\"; it must take the user's name as $1");
+  }
+
+  TEST_CASE("TLS toward clients needs certificate and key, and a CA where clients show theirs") {
+    CHECK(error_of("[tls.client]\nmode = \"require\"\n") ==
+          "f.toml:2: tls.client.cert is \"\"; it must name a file because of tls.client.mode\n"
+          "f.toml:2: tls.client.key is \"\"; it must name a file because of tls.client.mode");
+    CHECK(error_of("[tls.client]\nmode = \"prefer\"\ncert = \"c\"\nkey = \"k\"\n") == "");
+    CHECK(error_of("[tls.client]\nmode = \"verify-ca\"\ncert = \"c\"\nkey = \"k\"\n") ==
+          "f.toml:2: tls.client.ca is \"\"; it must name a file because of tls.client.mode");
+    CHECK(error_of("[tls.server]\nmode = \"verify-full\"\n") ==
+          "f.toml:2: tls.server.ca is \"\"; it must name a file because of tls.server.mode");
+    CHECK(error_of("[tls.server]\nmode = \"require\"\n") == "");
+    CHECK(error_of("[tls.server]\ncert = \"c\"\n") != "");
+  }
+
+  TEST_CASE("values that contradict each other are refused") {
+    CHECK(error_of("[pool]\nconnect_backoff_min = \"10s\"\n") ==
+          "f.toml:2: pool.connect_backoff_min is \"10s\"; it must be at most "
+          "pool.connect_backoff_max, \"5s\"");
+    CHECK(error_of("[listen]\nmax_client_connections = 8\n") ==
+          "f.toml:2: listen.admin_reserved is 8; it must be less than "
+          "listen.max_client_connections, 8");
+    CHECK(error_of("[listen]\naddress = \"\"\n") != "");
+    CHECK(error_of("[listen]\nunix_socket_dir = \"run\"\n") != "");
+    CHECK(error_of("[listen]\nunix_socket_dir = \"/" + std::string(92, 'a') + "\"\n") != "");
+    CHECK(error_of("[listen]\nunix_socket_dir = \"/" + std::string(91, 'a') + "\"\n") == "");
+    CHECK(error_of("[routing]\nread_functions = [\"f\"]\nwrite_functions = [\"f\"]\n") ==
+          "f.toml:2: routing.read_functions has \"f\"; it must not be in routing.write_functions "
+          "too");
+  }
+
+  TEST_CASE("a burst needs a rate") {
+    CHECK(error_of("[tenant]\nburst = 4\n") ==
+          "f.toml:2: tenant.burst is 4; it must have a tenant.rate beside it");
+    CHECK(error_of("[tenant]\nburst = 4\nrate = 4\n") == "");
+    CHECK(error_of("[tenant.shop]\nburst = 4\n") ==
+          "f.toml:2: tenant.shop.burst is 4; it must have a tenant.shop.rate beside it");
+    CHECK(error_of("[tenant.shop]\nburst = 4\n[tenant]\nrate = 5\n") == "");
+  }
+
+  TEST_CASE("what a tenant's section leaves out is as in [tenant]") {
+    const auto settings = loaded(
+        "[tenant]\nrate = 100\nburst = 50\nconcurrency = 7\nby = \"database\"\n"
+        "[tenant.more]\nrate = 1000\n"
+        "[tenant.few]\nconcurrency = 2\n"
+        "[tenant.free]\nrate = 0\nconcurrency = 0\n" +
+        std::string(kBase) + kAuth);
+    CHECK(settings->tenant_by == TenantBy::database);
+    const auto& more = settings->tenants.at("more");
+    CHECK(more.rate == 1000);
+    CHECK(more.burst == 0);  // the burst of another rate would not fit
+    CHECK(more.concurrency == 7);
+    const auto& few = settings->tenants.at("few");
+    CHECK(few.rate == 100);
+    CHECK(few.burst == 50);
+    CHECK(few.concurrency == 2);
+    const auto& free = settings->tenants.at("free");
+    CHECK(free.rate == 0);
+    CHECK(free.burst == 0);
+    CHECK(free.concurrency == 0);
+  }
+
+  TEST_CASE("a secret comes from the text, the environment or a file") {
+    setenv("PGSLUICE_TEST_SECRET", "from env", 1);
+    const TempFile file("from file\n");
+    const auto settings = loaded(
+        "[user.a]\npassword = \"plain\"\n"
+        "[user.b]\npassword = { env = \"PGSLUICE_TEST_SECRET\" }\n"
+        "[user.c]\npassword = { file = \"" +
+        file.path() + "\" }\n" + kBase + kAuth +
+        "query_password = { env = \"PGSLUICE_TEST_SECRET\" }\n");
+    CHECK(settings->users.at("a").password == "plain");
+    CHECK(settings->users.at("b").password == "from env");
+    CHECK(settings->users.at("c").password == "from file");
+    CHECK(settings->auth_query_password == "from env");
+    unsetenv("PGSLUICE_TEST_SECRET");
+  }
+
+  TEST_CASE("one line end is stripped from a secret's file, whatever else is kept") {
+    for (const auto& [content, secret] : {std::pair{"x\n", "x"},
+                                          {"x\r\n", "x"},
+                                          {"x\n\n", "x\n"},
+                                          {" x ", " x "},
+                                          {"\n", ""},
+                                          {"", ""}}) {
+      const TempFile file(content);
+      CHECK(loaded("[user.c]\npassword = { file = \"" + file.path() + "\" }\n" + kBase + kAuth)
+                ->users.at("c")
+                .password == secret);
+    }
+  }
+
+  TEST_CASE("a secret that cannot be had is an error that names where it was looked for") {
+    unsetenv("PGSLUICE_TEST_SECRET");
+    CHECK(error_of("[user.b]\npassword = { env = \"PGSLUICE_TEST_SECRET\" }\n") ==
+          "f.toml:2: user.b.password comes from the environment variable "
+          "\"PGSLUICE_TEST_SECRET\", which is not set");
+    CHECK(
+        error_of("[user.b]\npassword = { file = \"/nonexistent/x\" }\n") ==
+        "f.toml:2: user.b.password comes from a file: reading \"/nonexistent/x\": No such file or "
+        "directory");
+    CHECK(error_of("[user.b]\npassword = { file = \"/dev/zero\" }\n").find("not a regular file") !=
+          std::string::npos);
+    CHECK(error_of("[user.b]\npassword = { file = \"/\" }\n").find("not a regular file") !=
+          std::string::npos);
+  }
+
+  TEST_CASE("no message shows a secret") {
+    CHECK(error_of("[user.b]\npassword = 123456\n") ==
+          "f.toml:2: user.b.password is an integer; it must be a string, { env = \"NAME\" } or { "
+          "file = \"path\" }");
+    CHECK(error_of("[user.b]\npassword = { evn = \"hunter2\" }\n").find("hunter2") ==
+          std::string::npos);
+    CHECK(error_of("[user.b]\npassword = \"hunter2\\u0000\"\n") ==
+          "f.toml:2: user.b.password holds a zero byte; it must be text without one");
+    CHECK(error_of("[user.b]\npassword = { env = \"A\", file = \"B\" }\n").find("is a table") !=
+          std::string::npos);
+  }
+
+  TEST_CASE("a long or odd value is cut and escaped, so that a message stays one line") {
+    const std::string message = error_of("[pool]\nmode = \"" + std::string(5000, 'x') + "\"\n");
+    CHECK(message.size() < 200);
+    CHECK(error_of("[pool]\nmode = \"a\\n\\u001b[2J\"\n")
+              .starts_with("f.toml:2: pool.mode is \"a\\n\\u001B[2J\"; "));
+  }
+
+  TEST_CASE("load_file reads a file and names it") {
+    const TempFile file("[pool]\nsize = 0\n");
+    const auto settings = load_file(file.path());
+    REQUIRE_FALSE(settings);
+    CHECK(settings.error().message.starts_with(file.path() + ":2: pool.size is 0"));
+    const auto missing = load_file("/nonexistent.toml");
+    REQUIRE_FALSE(missing);
+    CHECK(missing.error().code == Errc::io);
+    CHECK(missing.error().message == "reading \"/nonexistent.toml\": No such file or directory");
+    const TempFile good(std::string(kBase) + kAuth);
+    REQUIRE(load_file(good.path()));
+    CHECK((*load_file(good.path()))->file == good.path());
+  }
+
+  TEST_CASE("keys nested deep enough to overflow a parser's stack are refused") {
+    std::string deep;
+    for (int i = 0; i < 500'000; ++i) deep += "a.";
+    CHECK(error_of("\n" + deep + "a = 1\n") == "f.toml:2: a key has more dots than any option");
+    CHECK(error_of("[" + deep + "a]\n") != "");
+    CHECK(error_of("x = { " + deep + "a = 1 }\n") != "");
+    std::string quoted;
+    for (int i = 0; i < 100'000; ++i) quoted += "\"=\".'#'.";
+    CHECK(error_of(quoted + "a = 1\n") == "f.toml:1: a key has more dots than any option");
+    CHECK(error_of("x = { s = '''y'''', " + deep + "a = 1 }\n") ==
+          "f.toml:1: a key has more dots than any option");
+    CHECK(error_of("a = '''\n''''\n" + deep + "a = 1\n") ==
+          "f.toml:3: a key has more dots than any option");
+    CHECK(error_of("a = \"\"\"\\\"\"\" \n\"\"\"\n" + deep + "a = 1\n") ==
+          "f.toml:3: a key has more dots than any option");
+    std::string nested;
+    for (int i = 0; i < 255; ++i) nested += "a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a = {";
+    CHECK(error_of(nested + "x = 1" + std::string(255, '}') + "\n") != "");
+    CHECK(error_of("x = " + std::string(100'000, '[') + "\n") != "");
+  }
+
+  TEST_CASE("dots in strings and comments are no keys") {
+    const std::string dots(1000, '.');
+    CHECK(error_of("# " + dots + "\n[listen]\nunix_socket_dir = \"/" + dots.substr(0, 80) +
+                   "\"\n") == "");
+  }
+
+  TEST_CASE("any bytes give settings or an error") {
+    const std::string seed_text =
+        std::string(
+            "workers = 3\n[pool]\nsize = 1\nqueue_timeout = \"10s\" # c\n"
+            "[tenant.x]\nrate = 5\n[user.\"y z\"]\npassword = { env = \"HOME\" }\n") +
+        kBase + kAuth;
+    constexpr const char* kPieces[] = {
+        "[",    "]",        "{",       "}",        "\"",     "'",  "\"\"\"", "'''", "=",
+        ".",    ",",        "\n",      "\\",       "#",      "0",  "1e9",    "nan", "1979-05-27",
+        "\xff", "\xe2\x82", "\\u0000", "[[pool]]", "tenant", "\r", "\t"};
+    const unsigned seed = 20261122;
+    CAPTURE(seed);
+    std::mt19937_64 random(seed);
+    for (int round = 0; round < 3'000; ++round) {
+      std::string text = seed_text;
+      for (auto edits = random() % 6 + 1; edits > 0; --edits) {
+        const auto at = random() % text.size();
+        switch (random() % 4) {
+          case 0: text[at] = static_cast<char>(random()); break;
+          case 1: text.erase(at, random() % 20); break;
+          case 2: text.insert(at, kPieces[random() % std::size(kPieces)]); break;
+          default: text.insert(at, text.substr(random() % text.size(), random() % 40)); break;
+        }
+        if (text.empty()) text = "[";
+      }
+      CAPTURE(text);
+      const auto settings = load_text(text, "f.toml");
+      const bool explained =
+          settings.has_value() || settings.error().message.starts_with("f.toml:");
+      CHECK(explained);
+    }
+  }
+}
