@@ -1,0 +1,61 @@
+#include "metrics/worker_metrics.h"
+
+#include <map>
+#include <utility>
+
+namespace metrics {
+
+namespace {
+
+std::uint64_t packed(SeriesKey key) {
+  return std::uint64_t{key.node} | std::uint64_t{key.role} << 16 | std::uint64_t{key.kind} << 24 |
+         std::uint64_t{key.tenant} << 32;
+}
+
+}  // namespace
+
+StatementSeries& WorkerMetrics::series(SeriesKey key) {
+  if (auto known = by_key_.find(packed(key)); known != by_key_.end()) return known->second->series;
+  if (by_key_.size() < kMaxSeries) return append(key);
+
+  series_overflows.add();
+  auto overflow = by_key_.find(packed(kOverflowKey));
+  return overflow != by_key_.end() ? overflow->second->series : append(kOverflowKey);
+}
+
+StatementSeries& WorkerMetrics::append(SeriesKey key) {
+  std::unique_ptr<Node> node(
+      new Node{StatementSeries(key), newest_.load(std::memory_order_relaxed)});
+  Node& added = *by_key_.emplace(packed(key), std::move(node)).first->second;
+  newest_.store(&added, std::memory_order_release);
+  return added.series;
+}
+
+void SeriesTotals::merge(const SeriesTotals& other) {
+  total.merge(other.total);
+  server.merge(other.server);
+  queue.merge(other.queue);
+  served += other.served;
+  failed += other.failed;
+}
+
+std::vector<SeriesTotals> totals(std::span<const WorkerMetrics* const> workers) {
+  std::map<SeriesKey, SeriesTotals> sums;
+  for (const WorkerMetrics* worker : workers) {
+    worker->for_each_series([&sums](const StatementSeries& series) {
+      SeriesTotals& sum = sums[series.key];
+      sum.key = series.key;
+      sum.total.merge(series.total);
+      sum.server.merge(series.server);
+      sum.queue.merge(series.queue);
+      sum.served += series.served.read();
+      sum.failed += series.failed.read();
+    });
+  }
+  std::vector<SeriesTotals> result;
+  result.reserve(sums.size());
+  for (auto& [key, sum] : sums) result.push_back(std::move(sum));
+  return result;
+}
+
+}  // namespace metrics

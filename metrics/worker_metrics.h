@@ -1,0 +1,137 @@
+#pragma once
+
+#include <atomic>
+#include <compare>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "metrics/counter.h"
+#include "metrics/histogram.h"
+
+namespace metrics {
+
+// What statements are told apart by. Small integers: enumerators and ids of higher layers, turned
+// into words by LabelNames when somebody looks.
+struct SeriesKey {
+  std::uint16_t node = 0;    // routing::NodeId
+  std::uint8_t role = 0;     // routing::NodeRole, when the statement ran
+  std::uint8_t kind = 0;     // routing::StatementClass; the label `class`
+  std::uint16_t tenant = 0;  // pool::Tenant::number
+  friend constexpr auto operator<=>(const SeriesKey&, const SeriesKey&) = default;
+};
+
+// Stands for every key that came after kMaxSeries; its labels all read "other".
+inline constexpr SeriesKey kOverflowKey{
+    .node = 0xffff, .role = 0xff, .kind = 0xff, .tenant = 0xffff};
+
+// The statements of one key. About 850 bytes, and 256 more per histogram and octave in use.
+struct StatementSeries {
+  explicit StatementSeries(SeriesKey k) : key(k) {}
+
+  const SeriesKey key;
+  Histogram total;   // from the batch's last byte in to its ReadyForQuery out
+  Histogram server;  // from the batch sent to a server to that server's ReadyForQuery
+  Histogram queue;   // waiting for admission and for a server
+  Counter served;    // ended without an ErrorResponse
+  Counter failed;    // ended with one, Postgres's or ours
+};
+
+// Everything that one worker counts. Written by that worker alone; HTTP threads and the console
+// read it at any time, so it must outlive them. Cache-line aligned, so that two workers never write
+// to one line.
+//
+// To add a metric: a field here, a row in catalog.h, and the new name in the golden file
+// (README.md says how). The exporter, SHOW STATS and the reference follow from the row.
+struct alignas(64) WorkerMetrics {
+  WorkerMetrics() = default;
+  WorkerMetrics(const WorkerMetrics&) = delete;
+  WorkerMetrics& operator=(const WorkerMetrics&) = delete;
+
+  Counter clients_accepted;
+  Counter clients_closed;
+  Counter clients_authenticated;
+  Counter login_failures;
+  Counter servers_opened;
+  Counter servers_closed;
+  Counter server_connect_failures;
+  Counter server_handovers_in;
+  Counter server_handovers_out;
+  Counter client_bytes_received;
+  Counter client_bytes_sent;
+  Counter server_bytes_received;
+  Counter server_bytes_sent;
+  Counter transactions;
+  Counter cancels_received;
+  Counter cancels_forwarded;
+  Counter prepared_parses_injected;
+  Counter settings_replays;
+  Counter classifier_hits;
+  Counter classifier_misses;
+  Counter loop_turns;
+  Counter series_overflows;  // counted by series()
+
+  Gauge clients_idle;
+  Gauge clients_active;
+  Gauge clients_waiting;
+  Gauge servers_idle;
+  Gauge servers_active;
+  Gauge servers_connecting;
+
+  CounterArray refusals;
+  CounterArray routes;
+  CounterArray read_choices;
+  CounterArray pins;  // by the number of the bit, not by the mask
+  CounterArray client_closes;
+  CounterArray server_closes;
+  CounterArray class_reasons;
+
+  // Series per worker, a bound on memory: at 7 kB each (measured, README.md) they take 30 MB. Fifty
+  // nodes, two classes and forty tenants fit.
+  static constexpr std::size_t kMaxSeries = 4096;
+
+  // The series of a key, made at its first use. The reference is good for the life of this object:
+  // keep it where the key stays the same. Worker thread only. Costs one hash look-up (9 ns); when
+  // the key is new also an allocation. Beyond kMaxSeries every new key gets the series of
+  // kOverflowKey, and each such call counts in series_overflows.
+  StatementSeries& series(SeriesKey key);
+
+  // Calls see(const StatementSeries&) for each series, newest first. Any thread; never blocks the
+  // worker, and misses only what was added after the call began.
+  template <class See>
+  void for_each_series(See&& see) const {
+    for (const Node* node = newest_.load(std::memory_order_acquire); node != nullptr;
+         node = node->older)
+      see(node->series);
+  }
+
+ private:
+  // A list that only grows: a node is complete before the release store that publishes it, and its
+  // place in the list never changes afterwards.
+  struct Node {
+    StatementSeries series;
+    const Node* older;
+  };
+  StatementSeries& append(SeriesKey key);
+
+  std::atomic<const Node*> newest_{nullptr};
+  std::unordered_map<std::uint64_t, std::unique_ptr<Node>> by_key_;  // the worker's own
+};
+
+// One key over several workers: what the console, the demo and the exporter show.
+struct SeriesTotals {
+  SeriesKey key;
+  HistogramSnapshot total, server, queue;
+  std::uint64_t served = 0;
+  std::uint64_t failed = 0;
+
+  void merge(const SeriesTotals& other);  // keeps its own key
+};
+
+// Sums over workers, ordered by key. Any thread.
+std::vector<SeriesTotals> totals(std::span<const WorkerMetrics* const> workers);
+
+}  // namespace metrics
