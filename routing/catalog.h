@@ -1,0 +1,63 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <unordered_set>
+#include <vector>
+
+namespace routing {
+
+// What the primary says of its functions: which names are safe to run on a standby. Built on the
+// control thread from pg_proc, then immutable. A name is a read only when every function of that
+// name in every schema (of the databases looked at) is stable or immutable, or the name is on the
+// built-in list of harmless volatile functions (random, clock_timestamp, ...), and it is not on the
+// built-in list of functions that mean something else on a standby (nextval, advisory locks, ...).
+//
+// What wins, strongest first: write_overrides, read_overrides, the built-in list of primary-only
+// names, the harmless ones, `functions`, the built-in list of common safe names (for the first
+// seconds, before pg_proc has been read, and for nothing else). Names are compared as Postgres
+// stores them, case included; overrides may carry a schema, which is ignored.
+//
+// A name is all that a parse tree has, so overloads share a fate.
+class Catalog {
+ public:
+  enum class Verdict : std::uint8_t { read, volatile_function, primary_only, unknown };
+
+  struct Function {
+    std::string name;  // without schema
+    bool is_volatile;
+  };
+
+  Catalog();  // knows the built-in lists only; everything else is unknown
+  Catalog(std::uint64_t version, const std::vector<Function>& functions,
+          const std::vector<std::string>& read_overrides,
+          const std::vector<std::string>& write_overrides);
+
+  // One or a few hash look-ups; no allocation.
+  Verdict judge(std::string_view function_name) const;
+  std::uint64_t version() const { return version_; }
+
+ private:
+  struct Hash {
+    using is_transparent = void;
+    std::size_t operator()(std::string_view s) const { return std::hash<std::string_view>{}(s); }
+  };
+  using Names = std::unordered_set<std::string, Hash, std::equal_to<>>;
+  std::uint64_t version_ = 0;
+  Names reads_, volatiles_, primary_only_;
+};
+
+// Functions that leave something in the session that no setting can replay; the client that calls
+// one keeps its server. Session advisory locks are the first case, setseed and dblink_connect
+// examples of the second.
+bool is_session_advisory_lock(std::string_view function_name);
+bool is_session_function(std::string_view function_name);
+
+// Relations that show what one node does (pg_stat_activity, pg_locks ...) or one session has
+// (pg_cursors): applications that look there mean the primary.
+bool is_node_view(std::string_view relation_name);
+// Settings that answer differently on a standby although the session is the same.
+bool is_node_setting(std::string_view setting_name);
+
+}  // namespace routing

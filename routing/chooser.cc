@@ -1,0 +1,98 @@
+#include "routing/chooser.h"
+
+#include <algorithm>
+
+namespace routing {
+namespace {
+
+// One choice in so many takes the first draw whatever it costs. Latency is only learnt from
+// statements that ran: without this a replica that was slow once would never be asked again. Rare
+// enough that two replicas of which one is slow keep the slow one out of the P99 (1/128 of the
+// reads).
+constexpr std::uint64_t kExploreOneIn = 64;
+
+// minstd_rand yields 1 .. 2^31 - 2; the product's high part is even enough for n up to kMaxNodes.
+std::size_t draw(std::minstd_rand& random, std::size_t n) {
+  return static_cast<std::size_t>((std::uint64_t{random()} * n) >> 31);
+}
+
+std::uint32_t latency(const NodeLoads& loads, const NodeState& node) {
+  return loads[index(node.id)].latency_us.load(std::memory_order_relaxed);
+}
+
+std::uint64_t cost(const NodeLoads& loads, const NodeState& node, std::uint32_t when_unknown) {
+  const std::uint32_t known = latency(loads, node);
+  const std::int32_t in_flight =
+      loads[index(node.id)].in_flight.load(std::memory_order_relaxed);
+  return std::uint64_t{known == 0 ? when_unknown : known} *
+         (static_cast<std::uint64_t>(std::max(in_flight, 0)) + 1);
+}
+
+}  // namespace
+
+void NodeLoad::observe(std::uint32_t us) {
+  // Workers may overwrite each other's observation; one that is lost changes nothing that matters.
+  const std::uint32_t before = latency_us.load(std::memory_order_relaxed);
+  const std::uint32_t now = std::max<std::uint32_t>(us, 1);
+  std::uint32_t next = now;
+  if (before != 0 && now > before) next = before + (now - before + 1) / 2;
+  if (before != 0 && now < before) next = before - std::max<std::uint32_t>((before - now) / 32, 1);
+  latency_us.store(next, std::memory_order_relaxed);
+}
+
+std::string_view name(ReadReason r) {
+  switch (r) {
+    case ReadReason::fresh_replica: return "fresh_replica";
+    case ReadReason::no_replica: return "no_replica";
+    case ReadReason::no_replica_up: return "no_replica_up";
+    case ReadReason::all_lagging: return "all_lagging";
+    case ReadReason::none_has_replayed: return "none_has_replayed";
+  }
+  return "unknown";
+}
+
+ReadChoice choose_replica(const ClusterState& cluster, const ReadNeeds& needs,
+                          const NodeLoads& loads, std::minstd_rand& random) {
+  const NodeState* const primary = cluster.primary ? cluster.find(*cluster.primary) : nullptr;
+  // A position on another timeline says nothing about this one's (CONSISTENCY.md, timelines, 3).
+  const auto follows = [primary](const NodeState& node) {
+    return !primary || primary->timeline == 0 || node.timeline == 0 ||
+           node.timeline == primary->timeline;
+  };
+
+  std::array<std::uint16_t, kMaxNodes> eligible;  // places in cluster.nodes
+  std::size_t count = 0;
+  std::uint32_t fastest = 0;
+  bool any_replica = false, any_up = false, any_close = false;
+  for (std::size_t i = 0; i < std::min(cluster.nodes.size(), kMaxNodes); ++i) {
+    const NodeState& node = cluster.nodes[i];
+    if (node.role != NodeRole::replica || &node == primary) continue;
+    any_replica = true;
+    if (node.health != NodeHealth::up || node.ips.empty()) continue;
+    if (i < 64 && (needs.excluded >> i & 1) != 0) continue;
+    any_up = true;
+    if (!node.lag_ok) continue;
+    any_close = true;
+    if (needs.floor != Lsn{} && (node.replayed < needs.floor || !follows(node))) continue;
+    eligible[count++] = static_cast<std::uint16_t>(i);
+    const std::uint32_t us = latency(loads, node);
+    if (us != 0 && (fastest == 0 || us < fastest)) fastest = us;
+  }
+  if (!any_replica) return {std::nullopt, ReadReason::no_replica};
+  if (!any_up) return {std::nullopt, ReadReason::no_replica_up};
+  if (!any_close) return {std::nullopt, ReadReason::all_lagging};
+  if (count == 0) return {std::nullopt, ReadReason::none_has_replayed};
+
+  const std::size_t first = draw(random, count);
+  const NodeState& a = cluster.nodes[eligible[first]];
+  if (count == 1) return {a.id, ReadReason::fresh_replica};
+  const std::size_t other = draw(random, count - 1);
+  const NodeState& b = cluster.nodes[eligible[other + (other >= first ? 1 : 0)]];
+  if (draw(random, kExploreOneIn) == 0) return {a.id, ReadReason::fresh_replica};
+  // A node without any latency yet counts as the fastest, so that it is tried.
+  const std::uint32_t when_unknown = std::max<std::uint32_t>(fastest, 1);
+  const bool b_is_less_busy = cost(loads, b, when_unknown) < cost(loads, a, when_unknown);
+  return {b_is_less_busy ? b.id : a.id, ReadReason::fresh_replica};
+}
+
+}  // namespace routing

@@ -1,0 +1,65 @@
+#include "routing/facts.h"
+
+namespace routing {
+
+std::string_view name(StatementClass c) {
+  switch (c) {
+    case StatementClass::empty: return "empty";
+    case StatementClass::read: return "read";
+    case StatementClass::session: return "session";
+    case StatementClass::transaction: return "transaction";
+    case StatementClass::write: return "write";
+    case StatementClass::ddl: return "ddl";
+  }
+  return "?";
+}
+
+std::string_view name(ClassReason r) {
+  switch (r) {
+    case ClassReason::proven_read: return "proven_read";
+    case ClassReason::empty_statement: return "empty_statement";
+    case ClassReason::unparsed: return "unparsed";
+    case ClassReason::too_long: return "too_long";
+    case ClassReason::writes_data: return "writes_data";
+    case ClassReason::locks_rows: return "locks_rows";
+    case ClassReason::volatile_function: return "volatile_function";
+    case ClassReason::unknown_function: return "unknown_function";
+    case ClassReason::primary_only: return "primary_only";
+    case ClassReason::utility: return "utility";
+    case ClassReason::schema_change: return "schema_change";
+    case ClassReason::session_change: return "session_change";
+    case ClassReason::transaction_control: return "transaction_control";
+    case ClassReason::mixed: return "mixed";
+  }
+  return "?";
+}
+
+namespace {
+
+struct PinName {
+  Pin pin;
+  std::string_view name;
+};
+
+// Every bit of Pin, in the order of the enumeration.
+constexpr PinName kPinNames[] = {
+    {Pin::temporary_table, "temporary_table"},   {Pin::listen, "listen"},
+    {Pin::advisory_lock, "advisory_lock"},       {Pin::holdable_cursor, "holdable_cursor"},
+    {Pin::sql_prepare, "sql_prepare"},           {Pin::load, "load"},
+    {Pin::computed_setting, "computed_setting"}, {Pin::session_setting, "session_setting"},
+    {Pin::session_function, "session_function"},
+};
+
+}  // namespace
+
+std::string names(Pin p) {
+  std::string joined;
+  for (const PinName& row : kPinNames) {
+    if (!any(p & row.pin)) continue;
+    if (!joined.empty()) joined += ',';
+    joined += row.name;
+  }
+  return joined.empty() ? "none" : joined;
+}
+
+}  // namespace routing

@@ -1,0 +1,115 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace routing {
+
+// What kind of work a statement is: the metric label `class`, the column in SHOW STATS, and, with
+// the session's state, what decides where it goes. Ordered by strength: a string of several
+// statements has the strongest class among them.
+// To add one: put it here in order; the compiler lists every switch that must answer.
+enum class StatementClass : std::uint8_t {
+  empty,        // nothing to run (comments, ";")
+  read,         // proven: a standby gives the same answer and nothing changes
+  session,      // SET, RESET, DISCARD, DEALLOCATE, LISTEN ...: touches only the session
+  transaction,  // BEGIN, COMMIT, ROLLBACK, SAVEPOINT ...
+  write,        // changes data, or is not proven to be a read
+  ddl,          // changes the schema or the system
+};
+std::string_view name(StatementClass c);
+
+// Why a statement was classified as it was. The same word in log, metric, console and test.
+enum class ClassReason : std::uint8_t {
+  proven_read,
+  empty_statement,
+  unparsed,           // Postgres's grammar refused it
+  too_long,           // longer than routing.max_statement, or nested too deep to be looked at
+  writes_data,        // INSERT, UPDATE, DELETE, MERGE, COPY FROM, SELECT INTO, TRUNCATE ...
+  locks_rows,         // FOR UPDATE and kin
+  volatile_function,  // a function that is not harmless: the catalogue or an override says so
+  unknown_function,   // a function that the catalogue does not know
+  primary_only,       // means something else on a standby, or fails: advisory locks, nextval ...
+  utility,            // VACUUM, LOCK, NOTIFY, CALL, DO ...
+  schema_change,
+  session_change,
+  transaction_control,
+  mixed,  // several statements that cannot be told apart safely
+};
+std::string_view name(ClassReason r);
+
+// State that lives in one server connection and cannot be moved; a client that makes it keeps its
+// server. Bits, because a statement can have several.
+enum class Pin : std::uint16_t {
+  none = 0,
+  temporary_table = 1 << 0,
+  listen = 1 << 1,
+  advisory_lock = 1 << 2,
+  holdable_cursor = 1 << 3,
+  sql_prepare = 1 << 4,
+  load = 1 << 5,
+  computed_setting = 1 << 6,  // set_config with values that only the server knows, FROM CURRENT
+  session_setting = 1 << 7,   // a change that cannot be replayed: among transaction control, unseen
+  session_function = 1 << 8,  // a function left state in the session: setseed, dblink_connect ...
+};
+constexpr Pin operator|(Pin a, Pin b) {
+  return static_cast<Pin>(static_cast<std::uint16_t>(a) | static_cast<std::uint16_t>(b));
+}
+constexpr Pin operator&(Pin a, Pin b) {
+  return static_cast<Pin>(static_cast<std::uint16_t>(a) & static_cast<std::uint16_t>(b));
+}
+constexpr Pin& operator|=(Pin& a, Pin b) { return a = a | b; }
+constexpr bool any(Pin p) { return p != Pin::none; }
+// "temporary_table" for one bit; several are joined by ",".
+std::string names(Pin p);
+
+// One change of a session setting, in the order in which the statement makes them.
+struct SettingChange {
+  enum class What : std::uint8_t {
+    set,         // SET name TO value  (also SET TIME ZONE, SET ROLE, SET SESSION AUTHORIZATION,
+                 // set_config(.., false))
+    set_local,   // SET LOCAL: ends with the transaction, nothing to remember
+    reset,       // RESET name, SET name TO DEFAULT
+    reset_all,   // RESET ALL
+    discard_all  // DISCARD ALL
+  } what;
+  std::string name;   // as Postgres compares it: lower case; "role", "session_authorization",
+                      // "timezone" for the special forms
+  std::string value;  // what stands behind "SET name TO ": literals quoted, ready to be replayed
+};
+
+// What a statement means for the transaction that it runs in.
+enum class TransactionStep : std::uint8_t {
+  none,
+  begin,  // BEGIN without a word on access mode
+  begin_read_only,
+  begin_read_write,
+  end,  // COMMIT, ROLLBACK, END, ABORT, PREPARE TRANSACTION ... (with AND CHAIN: chained)
+  chained_end,
+  set_read_only,  // SET TRANSACTION READ ONLY
+  set_read_write,
+  savepoint,  // SAVEPOINT, RELEASE, ROLLBACK TO
+};
+
+// Everything that routing and pooling want to know of one statement string (one simple Query, or
+// the text of one Parse). Found by a walk over the whole parse tree; it depends on the text alone
+// (and on the catalogue's version), never on the session, so it is shared and immutable.
+struct Facts {
+  StatementClass kind = StatementClass::write;
+  ClassReason why = ClassReason::unparsed;
+  Pin pins = Pin::none;
+  bool unpins_all = false;           // DISCARD ALL
+  bool serializable = false;         // BEGIN ISOLATION LEVEL SERIALIZABLE: primary only
+  bool deallocates_all = false;      // DEALLOCATE ALL, DISCARD ALL; not DISCARD PLANS
+  bool depends_on_literals = false;  // not cached by digest: SET, set_config, transaction modes
+  bool several = false;              // more than one statement in the string
+  TransactionStep step = TransactionStep::none;  // the last one that is not none
+  std::uint64_t digest = 0;
+  std::vector<SettingChange> settings;
+
+  bool is_read() const { return kind == StatementClass::read || kind == StatementClass::empty; }
+};
+
+}  // namespace routing

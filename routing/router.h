@@ -1,0 +1,96 @@
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "conf/settings.h"
+#include "routing/facts.h"
+#include "routing/topology.h"
+
+namespace routing {
+
+// Where a session must not read before: nothing; a sample of the primary that is still to come; or
+// a position. See CONSISTENCY.md, sampled floors.
+struct Floor {
+  enum class Kind : std::uint8_t { none, pending, known } kind = Kind::none;
+  std::uint64_t sample = 0;  // pending: satisfied by this sample or a later one
+  Lsn lsn;                   // known
+
+  // Takes what `cluster` has learnt: pending(g) with g <= cluster.sample becomes known(sample_lsn).
+  void learn(const ClusterState& cluster);
+  // The session wrote, and the newest sample *sent* so far is `sent`: the first one after it is
+  // past the commit.
+  void raise(std::uint64_t sent) { *this = {Kind::pending, sent + 1, {}}; }
+};
+
+// What routing remembers of a client between statements.
+struct SessionState {
+  bool in_transaction = false;
+  bool read_only_default = false;  // default_transaction_read_only = on
+  // default_transaction_isolation = serializable: no standby takes it
+  bool serializable_default = false;
+  bool pinned = false;
+  conf::Consistency consistency = conf::Consistency::session;
+  Floor floor{};
+};
+
+enum class Target : std::uint8_t {
+  primary,
+  replica,      // any replica that fits, else the primary
+  same_server,  // the one that the client holds
+};
+std::string_view name(Target t);
+
+// Why a batch goes where it goes: log field, metric label, console column, test assertion.
+enum class RouteReason : std::uint8_t {
+  read,                 // proven, autocommit
+  read_only_transaction,
+  in_transaction,       // the server is held already
+  pinned,
+  write,                // or not proven to be a read
+  transaction_begins,   // and nothing says that it only reads
+  session_change,
+  session_mode,
+  batch_too_large,
+  open_sequence,        // the batch ends with a Flush; only the primary takes whatever follows
+  floor_pending,        // the session has just written; the position after it is not known yet
+  consistency_primary,  // asked for
+  serializable,         // a read, but the session's default isolation is one that no standby offers
+};
+std::string_view name(RouteReason r);
+
+struct Decision {
+  Target target;
+  RouteReason why;
+};
+
+// The position that a replica must have replayed to serve this session (ReadNeeds::floor); Lsn{}
+// when any will do. A pending floor has no position yet: route() has sent the read to the primary.
+Lsn read_floor(const SessionState& session);
+
+// The strongest of the statements of one batch, and what they do together.
+struct BatchFacts {
+  StatementClass kind = StatementClass::empty;
+  ClassReason why = ClassReason::empty_statement;
+  TransactionStep step = TransactionStep::none;  // the begin, if begins_first; else the last one
+  // The batch opens a transaction with a BEGIN that stands alone in its string, before it are only
+  // reads, and what follows neither ends the transaction nor changes its mode. Only then may `step`
+  // send the batch to a replica.
+  bool begins_first = false;
+  Pin pins = Pin::none;
+  bool serializable = false;
+  bool too_large = false;
+  bool open_ended = false;  // ends with a Flush: what follows in the sequence is not known yet
+  void add(const Facts& facts);  // in the order of the batch
+};
+
+// The rules, in order (README.md gives their reasons). Pure; a dozen comparisons, no allocation.
+//
+// `session.in_transaction` and `pinned` speak of a server that is held; while they are true the
+// answer is always same_server. In session mode a client that holds a server keeps using it without
+// asking. Target::replica means choose_replica() with read_floor(session), and the primary when
+// that finds none. To add a rule: a branch here, a RouteReason for it, a line in README.md and a
+// test.
+Decision route(const BatchFacts& batch, const SessionState& session, conf::PoolMode mode);
+
+}  // namespace routing

@@ -1,0 +1,233 @@
+#include "routing/grammar.h"
+
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include "routing/json.h"
+#include "routing/lexer.h"
+#include "tests/routing/corpus.h"
+
+namespace {
+
+using routing::Facts;
+using What = routing::SettingChange::What;
+
+Facts facts_of(const std::string& sql) {
+  Facts facts;
+  CAPTURE(sql);
+  REQUIRE(routing::find_facts(sql, routing::Catalog(), facts));
+  return facts;
+}
+
+// "set search_path 'a', 'b'" and so on, joined by "; ".
+std::string settings_of(const std::string& sql) {
+  std::string out;
+  for (const auto& s : facts_of(sql).settings) {
+    if (!out.empty()) out += "; ";
+    switch (s.what) {
+      case What::set: out += "set "; break;
+      case What::set_local: out += "set_local "; break;
+      case What::reset: out += "reset "; break;
+      case What::reset_all: out += "reset_all"; break;
+      case What::discard_all: out += "discard_all"; break;
+    }
+    out += s.name;
+    if (!s.value.empty()) out += " " + s.value;
+  }
+  return out;
+}
+
+}  // namespace
+
+TEST_SUITE("routing/grammar") {
+  TEST_CASE("settings come out ready to be replayed") {
+    const struct {
+      const char* sql;
+      const char* expected;
+    } rows[] = {
+        {"SET search_path TO a, \"B c\", 'd'", "set search_path 'a', 'B c', 'd'"},
+        {"SET Work_Mem = '64MB'", "set work_mem '64MB'"},
+        {"SET \"TimeZone\" = 'UTC'", "set timezone 'UTC'"},
+        {"SET statement_timeout TO 5000", "set statement_timeout 5000"},
+        {"SET a.b TO -5", "set a.b -5"},
+        {"SET a.b TO 0", "set a.b 0"},
+        {"SET TIME ZONE - 7", "set timezone -7"},
+        {"SET a.b TO -1.5", "set a.b -1.5"},
+        {"SET enable_seqscan TO off", "set enable_seqscan 'off'"},
+        {"SET a.b TO TRUE", "set a.b 'true'"},
+        {"SET a.b TO 'it''s'", "set a.b 'it''s'"},
+        {"SET a.b TO E'back\\\\slash\\n'", "set a.b E'back\\\\slash\n'"},
+        {"SET a.b TO E'<\\u00e4\\x01>'", "set a.b '<\xC3\xA4\x01>'"},
+        {"SET TIME ZONE 'Europe/Berlin'", "set timezone 'Europe/Berlin'"},
+        {"SET TIME ZONE DEFAULT", "reset timezone"},
+        {"SET NAMES 'LATIN1'", "set client_encoding 'LATIN1'"},
+        {"SET ROLE \"Admin\"", "set role 'Admin'"},
+        {"SET ROLE NONE", "set role 'none'"},
+        {"RESET ROLE", "reset role"},
+        {"SET SESSION AUTHORIZATION bob", "set session_authorization 'bob'"},
+        {"SET SESSION AUTHORIZATION DEFAULT", "reset session_authorization"},
+        {"SET SCHEMA 'x'", "set search_path 'x'"},
+        {"SET LOCAL work_mem = '1MB'", "set_local work_mem '1MB'"},
+        {"RESET work_mem", "reset work_mem"},
+        {"SET work_mem TO DEFAULT", "reset work_mem"},
+        {"RESET ALL", "reset_all"},
+        {"DISCARD ALL", "discard_all"},
+        {"DISCARD PLANS", ""},
+        {"SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ ONLY, NOT "
+         "DEFERRABLE",
+         "set default_transaction_isolation 'serializable'; set default_transaction_read_only on; "
+         "set default_transaction_deferrable off"},
+        {"SELECT set_config('A.b', 'it''s', false)", "set a.b 'it''s'"},
+        {"SELECT set_config('a.b', 'c'::text, 'f')", "set a.b 'c'"},
+        {"SELECT set_config('a.b', 'c', true)", "set_local a.b 'c'"},
+        {"SELECT set_config('a.b', $1, true)", "set_local a.b"},
+        {"SELECT set_config('a.b', NULL, false)", "reset a.b"},
+        {"SELECT set_config('a.b', 'c', false) AS x, set_config('d', 'e', false)",
+         "set a.b 'c'; set d 'e'"},
+        {"SELECT set_config('search_path', 'A, \"B c\" ,d', false)",
+         "set search_path 'a', 'B c', 'd'"},
+        {"SELECT set_config('search_path', '', false)", "set search_path ''"},
+        {"SELECT set_config('datestyle', 'ISO, DMY', false)", "set datestyle 'ISO, DMY'"},
+        {"SELECT set_config('a.b', 'c', false) FROM t", ""},
+        {"SELECT set_config('transaction_read_only', 'on', false)", ""},
+        {"SET \"we ird\".name TO 1", ""},
+        {"SET a.b = 1; SET a.c = 2; RESET a.b", "set a.b 1; set a.c 2; reset a.b"},
+        {"BEGIN; SET a.b = 1; COMMIT", ""},
+        {"BEGIN; SET LOCAL a.b = 1; COMMIT", "set_local a.b 1"},
+    };
+    for (const auto& row : rows) {
+      CAPTURE(row.sql);
+      CHECK(settings_of(row.sql) == row.expected);
+    }
+    CHECK(facts_of("SET \"we ird\".name TO 1").pins == routing::Pin::computed_setting);
+  }
+
+  TEST_CASE("only statements whose meaning is their literals depend on them") {
+    for (const char* sql : {"SET a.b = 1", "SELECT set_config('a', 'b', false)",
+                            "SELECT set_config('a', x, true) FROM t"}) {
+      CAPTURE(sql);
+      CHECK(facts_of(sql).depends_on_literals);
+    }
+    for (const char* sql :
+         {"SELECT 'x'", "BEGIN READ ONLY", "COMMIT", "RESET ALL", "RESET x", "DISCARD ALL",
+          "SELECT current_setting('x')", "SET TRANSACTION READ ONLY"}) {
+      CAPTURE(sql);
+      CHECK_FALSE(facts_of(sql).depends_on_literals);
+    }
+  }
+
+  TEST_CASE("DISCARD ALL and DEALLOCATE ALL say what they end") {
+    CHECK(facts_of("DISCARD ALL").unpins_all);
+    CHECK(facts_of("DISCARD ALL").deallocates_all);
+    CHECK(facts_of("DEALLOCATE ALL").deallocates_all);
+    CHECK_FALSE(facts_of("DEALLOCATE ALL").unpins_all);
+    CHECK_FALSE(facts_of("DEALLOCATE q").deallocates_all);
+    CHECK_FALSE(facts_of("DISCARD PLANS").deallocates_all);
+    CHECK_FALSE(facts_of("DISCARD TEMP").unpins_all);
+  }
+
+  TEST_CASE("SERIALIZABLE is seen in every spelling") {
+    for (const char* sql :
+         {"BEGIN ISOLATION LEVEL SERIALIZABLE",
+          "START TRANSACTION READ ONLY, ISOLATION LEVEL SERIALIZABLE",
+          "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+          "SET transaction_isolation = 'Serializable'", "SET TRANSACTION SNAPSHOT 'x'",
+          "SELECT set_config('transaction_isolation', 'serializable', true)"}) {
+      CAPTURE(sql);
+      CHECK(facts_of(sql).serializable);
+    }
+    CHECK_FALSE(facts_of("BEGIN ISOLATION LEVEL REPEATABLE READ").serializable);
+    CHECK_FALSE(facts_of("SET TRANSACTION ISOLATION LEVEL READ COMMITTED").serializable);
+  }
+
+  TEST_CASE("several statements are told from one") {
+    CHECK(facts_of("SELECT 1; SELECT 2").several);
+    CHECK_FALSE(facts_of("SELECT 1;").several);
+  }
+
+  TEST_CASE("EXPLAIN without ANALYZE leaves nothing behind") {
+    CHECK(facts_of("EXPLAIN SELECT pg_advisory_lock(1)").pins == routing::Pin::none);
+    CHECK(facts_of("EXPLAIN (ANALYZE false) SELECT pg_advisory_lock(1)").pins ==
+          routing::Pin::none);
+    CHECK(facts_of("EXPLAIN (ANALYZE false, ANALYZE) SELECT pg_advisory_lock(1)").pins ==
+          routing::Pin::advisory_lock);
+    CHECK(facts_of("EXPLAIN ANALYZE SELECT pg_advisory_lock(1)").pins ==
+          routing::Pin::advisory_lock);
+  }
+
+  TEST_CASE("what it refuses leaves the facts as they were") {
+    Facts facts;
+    facts.digest = 7;
+    CHECK_FALSE(routing::find_facts("SELEC 1", routing::Catalog(), facts));
+    CHECK(facts.digest == 7);
+    CHECK(facts.kind == routing::StatementClass::write);
+    REQUIRE(routing::find_facts("SELECT 1", routing::Catalog(), facts));
+    CHECK(facts.digest == 7);
+    CHECK(facts.is_read());
+  }
+
+  TEST_CASE("facts from the folded text are the facts from the text itself") {
+    for (const corpus::Row& row : corpus::load()) {
+      Facts folded, whole;
+      const bool a =
+          routing::find_facts(routing::alike_text(row.sql, true).sql, routing::Catalog(), folded);
+      const bool b =
+          routing::find_facts(routing::literal_text(row.sql, true).sql, routing::Catalog(), whole);
+      const bool c = !routing::alike_text(row.sql, true).broken;
+      if (!a || !b || !c || folded.depends_on_literals || row.sql.find("ANALYZE '") != row.sql.npos)
+        continue;
+      CAPTURE(row.sql);
+      CHECK(folded.kind == whole.kind);
+      CHECK(folded.why == whole.why);
+      CHECK(folded.pins == whole.pins);
+      CHECK(folded.step == whole.step);
+    }
+  }
+
+  TEST_CASE("threads parse at the same time and end cleanly") {
+    std::vector<std::thread> threads;
+    std::vector<int> reads(4, 0);
+    for (std::size_t t = 0; t < 4; ++t) {
+      threads.emplace_back([&reads, t] {
+        const routing::Catalog catalog;
+        for (int i = 0; i < 300; ++i) {
+          Facts facts;
+          if (routing::find_facts("SELECT count(*) FROM t WHERE id = 1", catalog, facts) &&
+              facts.is_read())
+            ++reads[t];
+          static_cast<void>(routing::find_facts("SELEC", catalog, facts));
+        }
+      });
+    }
+    for (auto& t : threads) t.join();
+    for (const int n : reads) CHECK(n == 300);
+  }
+
+  TEST_CASE(
+      "the deepest and the longest text within the limits is parsed on half a megabyte of stack") {
+    std::string deep = "SELECT ";
+    for (std::size_t i = 0; i + 10 < routing::kMaxGrammarDepth; ++i) deep += "NOT ";
+    std::string chain = "SELECT a";
+    for (std::size_t i = 0; i + 10 < routing::kMaxGrammarDepth; ++i) chain += "+a";
+    CHECK(facts_of(deep + "a").is_read());
+    CHECK(facts_of(chain).is_read());
+  }
+
+  TEST_CASE("the JSON reader takes what is JSON and nothing else") {
+    routing::Json json;
+    REQUIRE(json.parse(R"({"a":[1,-2.5,"x\"\u00e4\n"],"b":{"c":true,"d":null,"e":false},"f":{}})"));
+    CHECK(json.text(json.first(json.find(0, "a"))) == "1");
+    CHECK(json.is_true(json.find(0, "b"), "c"));
+    CHECK_FALSE(json.is_true(json.find(0, "b"), "e"));
+    CHECK(json.find(0, "z") == routing::Json::kNone);
+    CHECK(json.text(json.find(0, "a") + 3) == "x\"\xC3\xA4\n");
+    for (const char* bad : {"", "{", "[1,]", "{\"a\"}", "{\"a\":1,}", "[1 2]", "{} {}", "\"x",
+                            "tru", "{1:2}", "[\"\\"}) {
+      CAPTURE(bad);
+      CHECK_FALSE(json.parse(bad));
+    }
+  }
+}

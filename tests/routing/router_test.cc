@@ -1,0 +1,191 @@
+#include "routing/router.h"
+
+#include <doctest/doctest.h>
+
+#include <initializer_list>
+
+using namespace routing;
+
+namespace {
+
+Facts fact(StatementClass kind, TransactionStep step = TransactionStep::none) {
+  Facts facts;
+  facts.kind = kind;
+  facts.why = kind == StatementClass::read ? ClassReason::proven_read : ClassReason::writes_data;
+  facts.step = step;
+  return facts;
+}
+Facts read() { return fact(StatementClass::read); }
+Facts write() { return fact(StatementClass::write); }
+Facts session_change() { return fact(StatementClass::session); }
+Facts step(TransactionStep s) { return fact(StatementClass::transaction, s); }
+
+BatchFacts batch(std::initializer_list<Facts> statements) {
+  BatchFacts facts;
+  for (const Facts& statement : statements) facts.add(statement);
+  return facts;
+}
+
+void check(const Decision& decision, Target target, RouteReason why) {
+  CHECK(name(decision.target) == name(target));
+  CHECK(name(decision.why) == name(why));
+}
+
+void goes(std::initializer_list<Facts> statements, Target target, RouteReason why,
+          const SessionState& session = {}) {
+  check(route(batch(statements), session, conf::PoolMode::transaction), target, why);
+}
+
+using enum Target;
+constexpr auto kBeginReadOnly = TransactionStep::begin_read_only;
+
+}  // namespace
+
+TEST_SUITE("routing/router") {
+  TEST_CASE("a proven read in autocommit goes to a replica, everything else to the primary") {
+    goes({read()}, replica, RouteReason::read);
+    goes({read(), read()}, replica, RouteReason::read);
+    goes({fact(StatementClass::empty)}, replica, RouteReason::read);
+    goes({write()}, primary, RouteReason::write);
+    goes({fact(StatementClass::ddl)}, primary, RouteReason::write);
+    goes({session_change()}, primary, RouteReason::session_change);
+    goes({}, replica, RouteReason::read);
+  }
+
+  TEST_CASE("a batch has the strongest class among its statements, in any order") {
+    goes({read(), write()}, primary, RouteReason::write);
+    goes({write(), read()}, primary, RouteReason::write);
+    const BatchFacts facts = batch({read(), write(), read()});
+    CHECK(facts.kind == StatementClass::write);
+    CHECK(facts.why == ClassReason::writes_data);
+    CHECK(batch({read()}).why == ClassReason::proven_read);
+  }
+
+  TEST_CASE("a held server is kept, whatever the statement") {
+    for (const Facts& statement : {read(), write(), step(TransactionStep::end)}) {
+      goes({statement}, same_server, RouteReason::in_transaction, {.in_transaction = true});
+      goes({statement}, same_server, RouteReason::pinned, {.pinned = true});
+      check(route(batch({statement}), {.in_transaction = true}, conf::PoolMode::session),
+            same_server, RouteReason::in_transaction);
+    }
+  }
+
+  TEST_CASE("session mode and oversized batches go to the primary") {
+    check(route(batch({read()}), {}, conf::PoolMode::session), primary, RouteReason::session_mode);
+    BatchFacts large = batch({read()});
+    large.too_large = true;
+    check(route(large, {}, conf::PoolMode::transaction), primary, RouteReason::batch_too_large);
+  }
+
+  TEST_CASE("who asks for the primary gets it") {
+    goes({read()}, primary, RouteReason::consistency_primary,
+         {.consistency = conf::Consistency::primary});
+    goes({step(kBeginReadOnly)}, primary, RouteReason::consistency_primary,
+         {.consistency = conf::Consistency::primary});
+  }
+
+  TEST_CASE("a read that pins is not sent to a replica") {
+    Facts pinning = read();
+    pinning.pins = Pin::advisory_lock;
+    goes({pinning}, primary, RouteReason::write);
+    goes({step(kBeginReadOnly), pinning}, primary, RouteReason::transaction_begins);
+  }
+
+  TEST_CASE("a transaction goes to the primary unless it says that it only reads") {
+    goes({step(TransactionStep::begin)}, primary, RouteReason::transaction_begins);
+    goes({step(TransactionStep::begin_read_write)}, primary, RouteReason::transaction_begins);
+    goes({step(kBeginReadOnly)}, replica, RouteReason::read_only_transaction);
+    goes({step(kBeginReadOnly), read(), step(TransactionStep::savepoint), read()}, replica,
+         RouteReason::read_only_transaction);
+    goes({read(), step(kBeginReadOnly), read()}, replica, RouteReason::read_only_transaction);
+  }
+
+  TEST_CASE("a serializable transaction goes to the primary even when it only reads") {
+    Facts begin = step(kBeginReadOnly);
+    begin.serializable = true;
+    goes({begin}, primary, RouteReason::transaction_begins);
+    goes({read()}, primary, RouteReason::serializable, {.serializable_default = true});
+    goes({step(TransactionStep::begin)}, primary, RouteReason::transaction_begins,
+         {.read_only_default = true, .serializable_default = true});
+  }
+
+  TEST_CASE("default_transaction_read_only makes a plain BEGIN a read-only one") {
+    const SessionState session{.read_only_default = true};
+    goes({step(TransactionStep::begin)}, replica, RouteReason::read_only_transaction, session);
+    goes({step(TransactionStep::begin_read_write)}, primary, RouteReason::transaction_begins,
+         session);
+    goes({write()}, primary, RouteReason::write, session);
+  }
+
+  TEST_CASE("a default that the same batch changes does not count") {
+    Facts change = session_change();
+    change.settings = {{SettingChange::What::set, "default_transaction_read_only", "off"}};
+    Facts mode = session_change();
+    mode.settings = {{SettingChange::What::set, "transaction_read_only", "off"}};
+    const SessionState session{.read_only_default = true};
+    goes({change, step(TransactionStep::begin)}, primary, RouteReason::transaction_begins, session);
+    goes({step(TransactionStep::begin), mode}, primary, RouteReason::transaction_begins, session);
+    goes({step(TransactionStep::begin_read_only), mode}, primary, RouteReason::transaction_begins);
+  }
+
+  TEST_CASE("BEGIN READ ONLY does not carry what stands before or after its transaction") {
+    goes({write(), step(kBeginReadOnly)}, primary, RouteReason::transaction_begins);
+    goes({step(TransactionStep::begin), write(), step(TransactionStep::end), step(kBeginReadOnly)},
+         primary, RouteReason::transaction_begins);
+    goes({step(kBeginReadOnly), read(), step(TransactionStep::end), write()}, primary,
+         RouteReason::write);
+    goes({step(kBeginReadOnly), step(TransactionStep::end), step(TransactionStep::begin), write()},
+         primary, RouteReason::transaction_begins);
+    goes({step(kBeginReadOnly), step(TransactionStep::set_read_write), write()}, primary,
+         RouteReason::write);
+    goes({step(kBeginReadOnly), step(TransactionStep::begin_read_write)}, primary,
+         RouteReason::transaction_begins);
+    goes({step(kBeginReadOnly), write()}, primary, RouteReason::transaction_begins);
+  }
+
+  TEST_CASE("in a string of several statements BEGIN READ ONLY is not believed") {
+    Facts several = step(kBeginReadOnly);
+    several.several = true;
+    goes({several}, primary, RouteReason::transaction_begins);
+  }
+
+  TEST_CASE("transaction control outside a transaction goes to the primary") {
+    goes({step(TransactionStep::end)}, primary, RouteReason::write);
+    goes({step(TransactionStep::savepoint)}, primary, RouteReason::write);
+    goes({step(TransactionStep::set_read_only)}, primary, RouteReason::write);
+  }
+
+  TEST_CASE("a session that has just written reads the primary until the position is known") {
+    SessionState session;
+    session.floor.raise(7);
+    CHECK(session.floor.sample == 8);
+    goes({read()}, primary, RouteReason::floor_pending, session);
+    goes({step(kBeginReadOnly)}, primary, RouteReason::floor_pending, session);
+    CHECK(read_floor(session) == Lsn{});
+
+    ClusterState cluster;
+    cluster.sample = 7;
+    cluster.sample_lsn = Lsn{700};
+    session.floor.learn(cluster);
+    goes({read()}, primary, RouteReason::floor_pending, session);
+
+    cluster.sample = 9;
+    cluster.sample_lsn = Lsn{900};
+    session.floor.learn(cluster);
+    goes({read()}, replica, RouteReason::read, session);
+    CHECK(read_floor(session) == Lsn{900});
+
+    cluster.sample = 10;
+    cluster.sample_lsn = Lsn{1000};
+    session.floor.learn(cluster);
+    CHECK(read_floor(session) == Lsn{900});
+  }
+
+  TEST_CASE("eventual consistency ignores the session's own writes") {
+    SessionState session{.consistency = conf::Consistency::eventual};
+    session.floor.raise(7);
+    goes({read()}, replica, RouteReason::read, session);
+    session.floor = {Floor::Kind::known, 0, Lsn{900}};
+    CHECK(read_floor(session) == Lsn{});
+  }
+}
