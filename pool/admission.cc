@@ -1,0 +1,138 @@
+#include "pool/admission.h"
+
+#include <algorithm>
+
+namespace pool {
+namespace {
+
+// A full concurrency cap frees itself when a statement ends, which nobody can foretell: ask again
+// soon.
+constexpr Millis kAskAgain{5};
+
+constexpr std::int64_t kSecond = 1'000'000'000;
+// Keeps (burst x interval) within 64 bits: more than a century.
+constexpr std::int64_t kLongestTolerance = std::int64_t{1} << 62;
+
+Millis whole_millis(Nanos wait) {
+  return std::max(std::chrono::ceil<Millis>(wait), Millis{1});
+}
+
+void store(Tenant& tenant, const conf::TenantLimits& limits) {
+  const std::int64_t burst =
+      limits.burst > 0 ? limits.burst : std::max<std::int64_t>(1, limits.rate / 10);
+  const bool same_burst = tenant.burst.exchange(burst, std::memory_order_relaxed) == burst;
+  const bool same_rate =
+      tenant.rate.exchange(limits.rate, std::memory_order_relaxed) == limits.rate;
+  if (!same_burst || !same_rate) tenant.bucket.forget();
+  tenant.concurrency.store(limits.concurrency, std::memory_order_relaxed);
+}
+
+}  // namespace
+
+std::string_view name(Refusal r) {
+  switch (r) {
+    case Refusal::none: return "none";
+    case Refusal::tenant_rate: return "tenant_rate";
+    case Refusal::tenant_concurrency: return "tenant_concurrency";
+    case Refusal::queue_timeout: return "queue_timeout";
+    case Refusal::no_primary: return "no_primary";
+    case Refusal::too_many_clients: return "too_many_clients";
+    case Refusal::server_login: return "server_login";
+    case Refusal::draining: return "draining";
+    case Refusal::replay_failed: return "replay_failed";
+    case Refusal::protocol_violation: return "protocol_violation";
+    case Refusal::not_supported: return "not_supported";
+    case Refusal::too_large: return "too_large";
+    case Refusal::canceled: return "canceled";
+    case Refusal::count_: break;
+  }
+  return "unknown";
+}
+
+Nanos Gcra::take(Instant now, std::int64_t rate, std::int64_t burst) {
+  if (rate <= 0) return Nanos{0};
+  // Rounded up, so that rounding never admits more than the rate.
+  const std::int64_t interval = (kSecond + rate - 1) / rate;
+  const std::int64_t cells = std::clamp<std::int64_t>(burst, 1, kLongestTolerance / interval);
+  const std::int64_t tolerance = (cells - 1) * interval;
+  const std::int64_t at = now.time_since_epoch().count();
+
+  std::int64_t stored = theoretical_arrival_.load(std::memory_order_relaxed);
+  for (;;) {
+    const std::int64_t arrival = std::max(stored, at);
+    if (arrival - at > tolerance) return Nanos{arrival - at - tolerance};
+    if (theoretical_arrival_.compare_exchange_weak(stored, arrival + interval,
+                                                   std::memory_order_relaxed))
+      return Nanos{0};
+  }
+}
+
+TenantRegistry::TenantRegistry(const conf::Settings& settings) {
+  const std::lock_guard lock(mutex_);
+  default_ = settings.tenant_default;
+  configured_ = settings.tenants;
+  add("other");
+  for (const auto& [name, limits] : configured_) add(name);
+}
+
+Tenant& TenantRegistry::find(std::string_view name) {
+  const std::lock_guard lock(mutex_);
+  const auto it = tenants_.find(name);
+  if (it != tenants_.end()) return *it->second;
+  return name.empty() ? *by_number_.front() : add(name);
+}
+
+// The caller holds mutex_.
+Tenant& TenantRegistry::add(std::string_view name) {
+  if (const auto it = tenants_.find(name); it != tenants_.end()) return *it->second;
+  if (by_number_.size() == kMaxTenants) return *by_number_.front();
+  auto tenant = std::make_unique<Tenant>();
+  tenant->name = name;
+  tenant->number = static_cast<std::uint16_t>(by_number_.size());
+  store(*tenant, limits(name));
+  by_number_.push_back(tenant.get());
+  return *tenants_.emplace(std::string(name), std::move(tenant)).first->second;
+}
+
+const conf::TenantLimits& TenantRegistry::limits(std::string_view name) const {
+  const auto it = configured_.find(std::string(name));
+  return it == configured_.end() ? default_ : it->second;
+}
+
+void TenantRegistry::reload(const conf::Settings& settings) {
+  const std::lock_guard lock(mutex_);
+  default_ = settings.tenant_default;
+  configured_ = settings.tenants;
+  for (const auto& [name, tenant] : tenants_) store(*tenant, limits(name));
+  for (const auto& [name, limits] : configured_) add(name);
+}
+
+std::vector<const Tenant*> TenantRegistry::all() const {
+  const std::lock_guard lock(mutex_);
+  return {by_number_.begin(), by_number_.end()};
+}
+
+Admission admit(Tenant& tenant, Instant now, Instant waiting_since, Millis rate_wait) {
+  using enum Admission::Answer;
+  const Nanos left = std::max(Nanos{0}, waiting_since + rate_wait - now);
+
+  // The slot is taken first and given back when it was one too many, so that no two workers can
+  // both take the last one.
+  const std::int64_t cap = tenant.concurrency.load(std::memory_order_relaxed);
+  const std::int64_t before = tenant.running.fetch_add(1, std::memory_order_relaxed);
+  if (cap > 0 && before >= cap) {
+    leave(tenant);
+    if (left <= Nanos{0}) return {refuse, Refusal::tenant_concurrency, kAskAgain};
+    return {wait, Refusal::tenant_concurrency, std::min(kAskAgain, whole_millis(left))};
+  }
+
+  const Nanos until = tenant.bucket.take(now, tenant.rate.load(std::memory_order_relaxed),
+                                         tenant.burst.load(std::memory_order_relaxed));
+  if (until == Nanos{0}) return {admit, Refusal::none, Millis{0}};
+  leave(tenant);
+  return {until > left ? refuse : wait, Refusal::tenant_rate, whole_millis(until)};
+}
+
+void leave(Tenant& tenant) { tenant.running.fetch_sub(1, std::memory_order_relaxed); }
+
+}  // namespace pool

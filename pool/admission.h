@@ -1,0 +1,108 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "conf/settings.h"
+
+namespace pool {
+
+using conf::Instant;
+using conf::Millis;
+using conf::Nanos;
+
+// Why a statement waits or is refused: log, metric label, console, the DETAIL that a client reads.
+// To add one: put it here and in name().
+enum class Refusal : std::uint8_t {
+  none,
+  tenant_rate,          // 53400
+  tenant_concurrency,   // 53400
+  queue_timeout,        // 57014: waited pool.queue_timeout for a server
+  no_primary,           // 57P03
+  too_many_clients,     // 53300
+  server_login,         // the server refused our login; its own words are passed on
+  draining,             // 57P01
+  replay_failed,        // the session's settings could not be restored on a server
+  protocol_violation,   // 08P01
+  not_supported,        // 0A000
+  too_large,            // 54000
+  canceled,             // 57014: by its own request, while it waited
+  count_
+};
+std::string_view name(Refusal r);
+
+// The generic cell rate algorithm (ITU-T I.371, "virtual scheduling"): `rate` per second, up to
+// `burst` at once. One atomic word, shared by all workers; a check costs one load and, when it
+// admits, one compare-and-swap.
+class Gcra {
+ public:
+  // Takes one cell. Zero: admitted (always, when rate <= 0). Else nothing was taken, and this is
+  // how long until one would be. Within any span of t seconds at most burst + t x rate are
+  // admitted, exactly, however many threads ask. A burst below 1 counts as 1.
+  Nanos take(Instant now, std::int64_t rate, std::int64_t burst);
+  // For a change of rate or burst: what was taken under the old one is no debt under the new.
+  void forget() { theoretical_arrival_.store(0, std::memory_order_relaxed); }
+
+ private:
+  std::atomic<std::int64_t> theoretical_arrival_{0};  // nanoseconds on the monotonic clock
+};
+
+// Who shares a limit. Lives as long as the process; counters are written by all workers.
+struct Tenant {
+  std::string name;
+  // for metrics; 0 is "other", which all tenants beyond the limit of numbers share
+  std::uint16_t number = 0;
+  Gcra bucket;
+  // 0: no limit; a reload stores new values. burst is the effective one, never 0.
+  std::atomic<std::int64_t> rate{0}, burst{0}, concurrency{0};
+  // statements or transactions at servers now
+  std::atomic<std::int64_t> running{0};
+};
+
+// All tenants seen so far. Looked up once per login (and per SET pgsluice.tenant), under a lock;
+// bounded: past kMaxTenants ("other" counted) new names share the tenant "other", as does the empty
+// name. Its limits are the default's unless [tenant.other] says so. Configured tenants come first,
+// so they always have their own number. A tenant is never removed: references stay valid, and
+// numbers stay below kMaxTenants.
+class TenantRegistry {
+ public:
+  static constexpr std::size_t kMaxTenants = 1000;
+
+  explicit TenantRegistry(const conf::Settings& settings);
+  Tenant& find(std::string_view name);
+  void reload(const conf::Settings& settings);
+  std::vector<const Tenant*> all() const;  // number 0 ("other") first
+
+ private:
+  mutable std::mutex mutex_;
+  Tenant& add(std::string_view name);
+  const conf::TenantLimits& limits(std::string_view name) const;
+
+  std::map<std::string, std::unique_ptr<Tenant>, std::less<>> tenants_;
+  std::vector<Tenant*> by_number_;
+  conf::TenantLimits default_;
+  std::map<std::string, conf::TenantLimits> configured_;
+};
+
+struct Admission {
+  enum class Answer : std::uint8_t { admit, wait, refuse } answer;
+  Refusal why = Refusal::none;
+  // wait: ask again then; refuse: what the client is told (with jitter added by the caller)
+  Millis retry_after{0};
+};
+
+// May `tenant` run one more batch now? On `admit` one concurrency slot and one cell of the rate are
+// taken: give the slot back with leave() when the server is released. `waiting_since` is when this
+// batch first asked (== now at first); past rate_wait a wait becomes a refusal. A statement that
+// would have to wait longer than what is left of rate_wait is refused at once. Concurrency is
+// looked at first, so a statement that waits for a slot costs no cell.
+Admission admit(Tenant& tenant, Instant now, Instant waiting_since, Millis rate_wait);
+void leave(Tenant& tenant);
+
+}  // namespace pool

@@ -1,0 +1,67 @@
+#include "pool/prepared.h"
+
+#include <algorithm>
+
+namespace pool {
+
+PreparedRef PreparedRegistry::intern(std::string_view tail) {
+  const std::lock_guard lock(mutex_);
+  if (const auto found = by_tail_.find(tail); found != by_tail_.end()) {
+    if (PreparedRef held = found->second.lock()) return held;
+    by_tail_.erase(found);
+  }
+  if (by_tail_.size() >= sweep_at_) {
+    std::erase_if(by_tail_, [](const auto& entry) { return entry.second.expired(); });
+    sweep_at_ = std::max<std::size_t>(1024, by_tail_.size() * 2);
+  }
+  auto made = std::make_shared<Prepared>();
+  made->id = next_id_++;
+  made->tail = std::string(tail);
+  made->server_name = "pgsluice_" + std::to_string(made->id);
+  by_tail_.emplace(made->tail, made);
+  return made;
+}
+
+std::size_t PreparedRegistry::size() const {
+  const std::lock_guard lock(mutex_);
+  return by_tail_.size();
+}
+
+bool ServerStatements::touch(std::uint32_t id) {
+  if (id == last_) return true;
+  const auto found = known_.find(id);
+  if (found == known_.end()) return false;
+  used_.splice(used_.end(), used_, found->second);
+  last_ = id;
+  return true;
+}
+
+void ServerStatements::add(const PreparedRef& statement) {
+  if (touch(statement->id)) return;
+  used_.push_back(statement);
+  known_.emplace(statement->id, std::prev(used_.end()));
+  last_ = statement->id;
+}
+
+void ServerStatements::remove(std::uint32_t id) {
+  if (last_ == id) last_ = 0;
+  const auto found = known_.find(id);
+  if (found == known_.end()) return;
+  used_.erase(found->second);
+  known_.erase(found);
+}
+
+void ServerStatements::clear() {
+  used_.clear();
+  known_.clear();
+  last_ = 0;
+}
+
+PreparedRef ServerStatements::evict() {
+  if (used_.empty()) return nullptr;
+  PreparedRef oldest = used_.front();
+  remove(oldest->id);
+  return oldest;
+}
+
+}  // namespace pool

@@ -1,0 +1,65 @@
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "routing/facts.h"
+
+namespace pool {
+
+// A statement that some client has prepared by name: its text and parameter types, under the name
+// that it has on every server that knows it. One object for all clients of the process that prepared
+// the same; immutable but for `facts`, which belongs to the worker that asks.
+struct Prepared {
+  std::uint32_t id = 0;
+  std::string tail;         // of the Parse message after the name: text, NUL, parameter types
+  std::string server_name;  // "pgsluice_<id>"; clients cannot see it except in server logs
+  std::string_view text() const { return std::string_view(tail.c_str()); }
+};
+using PreparedRef = std::shared_ptr<const Prepared>;
+
+// Gives every different (text, parameter types) one number for as long as somebody has it prepared.
+// Asked when a client prepares a statement by name, under a lock; executions never come here.
+class PreparedRegistry {
+ public:
+  PreparedRef intern(std::string_view tail);
+  std::size_t size() const;
+
+ private:
+  struct Hash {
+    using is_transparent = void;
+    std::size_t operator()(std::string_view s) const { return std::hash<std::string_view>{}(s); }
+  };
+
+  mutable std::mutex mutex_;
+  std::unordered_map<std::string, std::weak_ptr<const Prepared>, Hash, std::equal_to<>> by_tail_;
+  std::uint32_t next_id_ = 1;
+  std::size_t sweep_at_ = 1024;  // entries at which those that nobody holds are dropped
+};
+
+// Which statements one server has, least recently used first. Bounded by the caller: it closes what
+// evict() names.
+class ServerStatements {
+ public:
+  // Is it there? Then it is now the most recently used.
+  bool touch(std::uint32_t id);
+  void add(const PreparedRef& statement);
+  void remove(std::uint32_t id);
+  void clear();
+  std::size_t size() const { return known_.size(); }
+  // The least recently used one, taken out.
+  PreparedRef evict();
+
+ private:
+  std::list<PreparedRef> used_;  // most recent last
+  std::unordered_map<std::uint32_t, std::list<PreparedRef>::iterator> known_;
+  std::uint32_t last_ = 0;  // the one touched last: a client that repeats itself costs no look-up
+};
+
+}  // namespace pool

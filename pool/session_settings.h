@@ -1,0 +1,105 @@
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "routing/facts.h"
+
+namespace pool {
+
+// One setting that differs from the server's own default.
+struct Setting {
+  std::string name;
+  // what stands behind "SET name TO " (from_startup: the bare value, unquoted)
+  std::string value;
+  // came in the start-up packet: replayed by set_config, which takes lists as they are
+  bool from_startup = false;
+  friend bool operator==(const Setting&, const Setting&) = default;
+};
+
+// A set of settings, sorted by name (lower case, each once; the last one given wins), immutable.
+// Sets are interned per worker: two sessions with the same settings share one object, so "does this
+// server have what this client wants" is a comparison of two pointers in the common case.
+struct SettingsSet {
+  std::vector<Setting> entries;
+  std::size_t hash = 0;
+};
+using SettingsRef = std::shared_ptr<const SettingsSet>;
+
+class SettingsInterner {
+ public:
+  SettingsInterner();
+  SettingsRef intern(std::vector<Setting> entries);
+  const SettingsRef& empty() const { return empty_; }
+  // A set that another worker interned, as this worker's own.
+  SettingsRef adopt(const SettingsRef& foreign);
+  std::size_t size() const;  // distinct sets in use, the empty one not counted
+
+ private:
+  SettingsRef find(const SettingsSet& wanted) const;
+  SettingsRef keep(SettingsRef set);
+
+  std::unordered_multimap<std::size_t, std::weak_ptr<const SettingsSet>> sets_;
+  SettingsRef empty_;
+  std::size_t sweep_at_ = 64;  // entries of sets_ at which those of dead sets are removed
+};
+
+// The statements, for one simple Query to an idle server, that turn a server whose session has
+// `from` into one that has `to`; empty when there is no difference that Postgres knows of (names
+// that begin with "pgsluice." are ours and never sent). RESET comes before SET; role and
+// session_authorization are put in an order that works (authorization first; RESET ROLE before a
+// change of authorization, which undoes the role), and everything else happens as the user that
+// logged in.
+//
+// The answer is one CommandComplete per statement and, for start-up values, one row per SELECT; an
+// error means that the server's state is unknown: close it (Refusal::replay_failed).
+//
+// No value can end its statement, whatever standard_conforming_strings and client_encoding are on
+// that server: literals are written anew, with E'' where there is a backslash, and bytes beyond
+// ASCII travel in hex (some encodings of clients have characters whose second byte is a backslash).
+// A value that does not look like what SET takes becomes one literal, which Postgres then refuses.
+std::string replay_sql(const SettingsSet& from, const SettingsSet& to);
+
+// What a session with `before` has after `changes`, when RESET and DISCARD ALL go back to
+// `defaults`. For a client: its start-up set. For the server that ran the very same statements: the
+// empty set. Knows that a change of session_authorization undoes the role, and that RESET ALL
+// touches neither.
+SettingsRef settings_after(const SettingsRef& before,
+                           std::span<const routing::SettingChange> changes,
+                           const SettingsRef& defaults, SettingsInterner& interner);
+
+// What one client's session has set, as Postgres would remember it: start-up values that RESET goes
+// back to, SET and RESET on top, undone when the transaction that made them does not commit.
+class SessionSettings {
+ public:
+  explicit SessionSettings(SettingsRef startup) : startup_(startup), current_(std::move(startup)) {}
+
+  const SettingsRef& current() const { return current_; }
+  const SettingsRef& startup() const { return startup_; }
+
+  // A batch whose changes these are has succeeded. In a transaction they are kept on trial until
+  // end_transaction().
+  void apply(std::span<const routing::SettingChange> changes, bool in_transaction,
+             SettingsInterner& interner);
+  // Did the transaction that ended commit? Forgets, or restores what stood before it.
+  void end_transaction(bool committed);
+  // The session now has `current`, whatever it had: it was told so by replay_sql().
+  void assume(SettingsRef current) {
+    current_ = std::move(current);
+    before_transaction_ = nullptr;
+  }
+  // Has the open transaction changed settings? (A rollback to a savepoint then makes them
+  // uncertain.)
+  bool on_trial() const { return before_transaction_ != nullptr; }
+
+ private:
+  SettingsRef startup_, current_;
+  SettingsRef before_transaction_;  // null: the transaction has changed nothing
+};
+
+}  // namespace pool

@@ -1,0 +1,254 @@
+#include "pool/session_settings.h"
+
+#include <doctest/doctest.h>
+
+using namespace pool;
+using routing::SettingChange;
+using What = SettingChange::What;
+
+namespace {
+
+Setting startup(std::string name, std::string value) {
+  return {std::move(name), std::move(value), true};
+}
+Setting setting(std::string name, std::string value) {
+  return {std::move(name), std::move(value), false};
+}
+SettingChange set(std::string name, std::string value) {
+  return {What::set, std::move(name), std::move(value)};
+}
+SettingChange reset(std::string name) { return {What::reset, std::move(name), {}}; }
+
+std::string replay(std::vector<Setting> from, std::vector<Setting> to) {
+  SettingsInterner interner;
+  return replay_sql(*interner.intern(std::move(from)), *interner.intern(std::move(to)));
+}
+
+struct Session {
+  SettingsInterner interner;
+  SessionSettings settings;
+
+  explicit Session(std::vector<Setting> at_startup = {})
+      : settings(interner.intern(std::move(at_startup))) {}
+  void run(std::vector<SettingChange> changes, bool in_transaction = false) {
+    settings.apply(changes, in_transaction, interner);
+  }
+  // "" when it is not set.
+  std::string value(std::string_view name) const {
+    for (const Setting& entry : settings.current()->entries)
+      if (entry.name == name) return entry.value;
+    return {};
+  }
+};
+
+}  // namespace
+
+TEST_SUITE("pool/session_settings") {
+  TEST_CASE("sessions with the same settings share one object, in whatever order they were made") {
+    SettingsInterner interner;
+    const SettingsRef a = interner.intern({setting("b", "2"), setting("a", "1")});
+    const SettingsRef b = interner.intern({setting("a", "1"), setting("b", "2")});
+    CHECK(a == b);
+    CHECK(interner.intern({setting("a", "1")}) != a);
+    CHECK(interner.intern({startup("a", "1"), setting("b", "2")}) != a);
+    CHECK(interner.intern({}) == interner.empty());
+    CHECK(interner.size() == 1);  // the other two are gone already
+  }
+
+  TEST_CASE("names compare without case, and the last of several wins") {
+    SettingsInterner interner;
+    const SettingsRef set =
+        interner.intern({startup("DateStyle", "ISO"), startup("datestyle", "German")});
+    REQUIRE(set->entries.size() == 1);
+    CHECK(set->entries[0] == startup("datestyle", "German"));
+  }
+
+  TEST_CASE("sets that nobody has any more are forgotten") {
+    SettingsInterner interner;
+    const SettingsRef kept = interner.intern({setting("kept", "1")});
+    for (int i = 0; i < 10'000; ++i) interner.intern({setting("a", std::to_string(i))});
+    CHECK(interner.size() == 1);
+    CHECK(interner.intern({setting("kept", "1")}) == kept);
+  }
+
+  TEST_CASE("another worker's set becomes this worker's own") {
+    SettingsInterner mine, other;
+    const SettingsRef theirs = other.intern({setting("a", "1")});
+    const SettingsRef ours = mine.intern({setting("a", "1")});
+    CHECK(mine.adopt(theirs) == ours);
+    CHECK(mine.adopt(other.empty()) == mine.empty());
+    const SettingsRef adopted = mine.adopt(other.intern({setting("b", "2")}));
+    CHECK(mine.intern({setting("b", "2")}) == adopted);
+  }
+
+  TEST_CASE("no difference needs no statement") {
+    CHECK(replay({}, {}) == "");
+    CHECK(replay({setting("a", "1")}, {setting("a", "1")}) == "");
+    CHECK(replay({setting("role", "'joe'")}, {setting("role", "'joe'")}) == "");
+  }
+
+  TEST_CASE("only what differs is sent, RESET before SET") {
+    CHECK(replay({setting("a", "1"), setting("b", "2")},
+                 {setting("b", "2"), setting("c", "'x'")}) ==
+          "RESET \"a\";SET \"c\" TO 'x';");
+    CHECK(replay({setting("a", "1")}, {setting("a", "2")}) == "SET \"a\" TO 2;");
+    CHECK(replay({setting("a", "1")}, {}) == "RESET \"a\";");
+  }
+
+  TEST_CASE("lists, numbers, words and custom names come out as Postgres takes them") {
+    CHECK(replay({}, {setting("search_path", "'a b', 'public'")}) ==
+          "SET \"search_path\" TO 'a b', 'public';");
+    CHECK(replay({}, {setting("search_path", "\"Mixed\"\"Case\",public")}) ==
+          "SET \"search_path\" TO 'Mixed\"Case', public;");
+    CHECK(replay({}, {setting("my.name", "on")}) == "SET \"my\".\"name\" TO on;");
+    CHECK(replay({}, {setting("timezone", "-8")}) == "SET \"timezone\" TO -8;");
+    CHECK(replay({}, {setting("timezone", "INTERVAL '-08:00' HOUR TO MINUTE")}) ==
+          "SET TIME ZONE INTERVAL '-08:00' HOUR TO MINUTE;");
+    CHECK(replay({}, {setting("a", "''")}) == "SET \"a\" TO '';");
+  }
+
+  TEST_CASE("start-up values are replayed by one set_config, as they are") {
+    CHECK(replay({}, {startup("search_path", "a, \"B\""), startup("datestyle", "it's")}) ==
+          "SELECT pg_catalog.set_config('datestyle','it''s',false),"
+          "pg_catalog.set_config('search_path','a, \"B\"',false);");
+  }
+
+  TEST_CASE("settings of our own are never sent") {
+    CHECK(replay({setting("pgsluice.route", "'primary'")},
+                 {startup("pgsluice.consistency", "eventual"), setting("a", "1")}) ==
+          "SET \"a\" TO 1;");
+    CHECK(replay({setting("pgsluice.route", "'primary'")}, {}) == "");
+  }
+
+  TEST_CASE("a backslash is written in the one form that reads the same everywhere") {
+    CHECK(replay({}, {startup("a", "x\\'y")}) ==
+          "SELECT pg_catalog.set_config('a',E'x\\\\''y',false);");
+    CHECK(replay({}, {setting("a", "'x\\y'")}) == "SET \"a\" TO E'x\\\\y';");
+    CHECK(replay({}, {setting("a", "E'x\\\\y\\''")}) == "SET \"a\" TO E'x\\\\y''';");
+  }
+
+  TEST_CASE("bytes beyond ASCII travel in hex, in the encoding that they came in") {
+    CHECK(replay({}, {startup("a", "\xc3\xa4")}) ==
+          "SELECT pg_catalog.set_config('a',pg_catalog.convert_from("
+          "pg_catalog.decode('c3a4','hex'),pg_catalog.getdatabaseencoding()),false);");
+    // A Shift-JIS character whose second byte is a backslash.
+    CHECK(replay({}, {setting("search_path", "'\x95\\', b"),
+                      setting("client_encoding", "'SJIS'")}) ==
+          "SET \"client_encoding\" TO 'SJIS';"
+          "SELECT pg_catalog.set_config('search_path',pg_catalog.convert_from(pg_catalog.decode("
+          "'22955c222c2062','hex'),pg_catalog.current_setting('client_encoding')),false);");
+  }
+
+  TEST_CASE("application_name from the start-up packet is cleaned as Postgres does") {
+    CHECK(replay({}, {startup("application_name", "caf\xe9")}) ==
+          "SELECT pg_catalog.set_config('application_name','caf?',false);");
+  }
+
+  TEST_CASE("no value and no name can end its statement") {
+    CHECK(replay({}, {setting("a", "1; DROP TABLE t")}) == "SET \"a\" TO '1; DROP TABLE t';");
+    CHECK(replay({}, {setting("a", "'x'; DROP TABLE t --'")}) ==
+          "SET \"a\" TO '''x''; DROP TABLE t --''';");
+    CHECK(replay({}, {setting("a", "1--")}) == "SET \"a\" TO '1--';");
+    CHECK(replay({}, {setting("a", "'open")}) == "SET \"a\" TO '''open';");
+    CHECK(replay({}, {setting("a", "E'\\")}) == "SET \"a\" TO E'E''\\\\';");
+    CHECK(replay({}, {setting("a", "")}) == "SET \"a\" TO '';");
+    CHECK(replay({}, {setting("a\"; DROP TABLE t", "1")}) == "SET \"a\"\"; drop table t\" TO 1;");
+    CHECK(replay({}, {startup("a'b", "c'); DROP TABLE t; --")}) ==
+          "SELECT pg_catalog.set_config('a''b','c''); DROP TABLE t; --',false);");
+  }
+
+  TEST_CASE("who the session is comes last, authorization before role") {
+    CHECK(replay({}, {setting("role", "'joe'"), setting("session_authorization", "'bob'"),
+                      setting("zone", "1")}) ==
+          "SET \"zone\" TO 1;SET \"session_authorization\" TO 'bob';SET \"role\" TO 'joe';");
+    CHECK(replay({}, {startup("role", "joe"), startup("a", "1")}) ==
+          "SELECT pg_catalog.set_config('a','1',false);"
+          "SELECT pg_catalog.set_config('role','joe',false);");
+  }
+
+  TEST_CASE("a change of authorization undoes the role first and gives it again after") {
+    CHECK(replay({setting("role", "'joe'"), setting("session_authorization", "'bob'")},
+                 {setting("role", "'joe'"), setting("session_authorization", "'eve'")}) ==
+          "RESET \"role\";RESET \"session_authorization\";"
+          "SET \"session_authorization\" TO 'eve';SET \"role\" TO 'joe';");
+    CHECK(replay({setting("role", "'joe'")}, {}) == "RESET \"role\";");
+    CHECK(replay({setting("role", "'joe'")}, {setting("role", "'eve'")}) ==
+          "SET \"role\" TO 'eve';");
+  }
+
+  TEST_CASE("other settings change as the user that logged in") {
+    CHECK(replay({setting("role", "'joe'")}, {setting("role", "'joe'"), setting("a", "1")}) ==
+          "RESET \"role\";SET \"a\" TO 1;SET \"role\" TO 'joe';");
+  }
+
+  TEST_CASE("SET is remembered, RESET goes back to what the client started with") {
+    Session session({startup("timezone", "UTC")});
+    session.run({set("timezone", "'Asia/Tokyo'"), set("a", "1")});
+    CHECK(session.value("timezone") == "'Asia/Tokyo'");
+    session.run({reset("timezone"), reset("a")});
+    CHECK(session.value("timezone") == "UTC");
+    CHECK(session.settings.current() == session.settings.startup());
+  }
+
+  TEST_CASE("SET LOCAL and settings of the transaction leave nothing") {
+    Session session;
+    session.run({{What::set_local, "a", "1"}, set("transaction_isolation", "'serializable'")},
+                true);
+    CHECK(session.settings.current() == session.interner.empty());
+    CHECK_FALSE(session.settings.on_trial());
+  }
+
+  TEST_CASE("RESET ALL keeps who the session is, DISCARD ALL does not") {
+    Session session({startup("timezone", "UTC")});
+    const std::vector<SettingChange> all = {set("session_authorization", "'bob'"),
+                                            set("role", "'joe'"), set("timezone", "'x'"),
+                                            set("a", "1")};
+    session.run(all);
+    session.run({{What::reset_all, {}, {}}});
+    CHECK(session.value("session_authorization") == "'bob'");
+    CHECK(session.value("role") == "'joe'");
+    CHECK(session.value("timezone") == "UTC");
+    CHECK(session.value("a") == "");
+    session.run(all);
+    session.run({{What::discard_all, {}, {}}});
+    CHECK(session.settings.current() == session.settings.startup());
+  }
+
+  TEST_CASE("setting or resetting the authorization undoes the role, as in Postgres") {
+    Session session;
+    session.run({set("role", "'joe'"), set("session_authorization", "'bob'")});
+    CHECK(session.value("role") == "");
+    session.run({set("role", "'joe'"), reset("session_authorization")});
+    CHECK(session.settings.current() == session.interner.empty());
+  }
+
+  TEST_CASE("what a transaction set stays when it commits and is undone when it does not") {
+    Session session;
+    session.run({set("a", "1")});
+    session.run({set("a", "2")}, true);
+    CHECK(session.settings.on_trial());
+    session.run({set("b", "3")}, true);
+    CHECK(session.value("a") == "2");
+    session.settings.end_transaction(false);
+    CHECK(session.value("a") == "1");
+    CHECK(session.value("b") == "");
+    CHECK_FALSE(session.settings.on_trial());
+
+    session.run({set("a", "2")}, true);
+    session.settings.end_transaction(true);
+    CHECK(session.value("a") == "2");
+    session.settings.end_transaction(false);
+    CHECK(session.value("a") == "2");
+  }
+
+  TEST_CASE("the server that ran the statements goes back to its own defaults instead") {
+    SettingsInterner interner;
+    const SettingsRef started = interner.intern({startup("timezone", "UTC"), setting("a", "1")});
+    const std::vector<SettingChange> changes = {{What::discard_all, {}, {}}, set("b", "2")};
+    const SettingsRef client = settings_after(started, changes, started, interner);
+    const SettingsRef server = settings_after(started, changes, interner.empty(), interner);
+    CHECK(server == interner.intern({setting("b", "2")}));
+    CHECK(replay_sql(*server, *client) ==
+          "SELECT pg_catalog.set_config('timezone','UTC',false);SET \"a\" TO 1;");
+  }
+}
