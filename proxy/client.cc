@@ -1,0 +1,747 @@
+#include "proxy/client.h"
+
+#include <algorithm>
+
+#include "conf/check.h"
+#include "proxy/client_login.h"
+#include "proxy/relay.h"
+#include "proxy/server.h"
+#include "proxy/wire/backend.h"
+#include "proxy/wire/framer.h"
+#include "proxy/wire/frontend.h"
+#include "proxy/wire/sqlstate.h"
+#include "proxy/worker.h"
+
+namespace proxy {
+
+std::string print(const ClientId& id) {
+  return "w" + std::to_string(id.worker) + "/" + std::to_string(id.slot) + "/" +
+         std::to_string(id.generation);
+}
+
+std::string_view name(ClientState state) {
+  switch (state) {
+    case ClientState::login: return "login";
+    case ClientState::idle: return "idle";
+    case ClientState::waiting: return "waiting";
+    case ClientState::active: return "active";
+    case ClientState::console: return "console";
+    case ClientState::closing: return "closing";
+  }
+  return "unknown";
+}
+
+std::string_view name(WaitingFor what) {
+  switch (what) {
+    case WaitingFor::nothing: return "nothing";
+    case WaitingFor::tenant: return "tenant";
+    case WaitingFor::node: return "node";
+    case WaitingFor::server: return "server";
+    case WaitingFor::replay: return "replay";
+  }
+  return "unknown";
+}
+
+std::string_view name(ClientEnd end) {
+  switch (end) {
+    case ClientEnd::goodbye: return "goodbye";
+    case ClientEnd::gone: return "gone";
+    case ClientEnd::login_failed: return "login_failed";
+    case ClientEnd::login_timeout: return "login_timeout";
+    case ClientEnd::probe_only: return "probe_only";
+    case ClientEnd::protocol_violation: return "protocol_violation";
+    case ClientEnd::slow_reader: return "slow_reader";
+    case ClientEnd::idle_timeout: return "idle_timeout";
+    case ClientEnd::idle_transaction_timeout: return "idle_transaction_timeout";
+    case ClientEnd::server_lost: return "server_lost";
+    case ClientEnd::too_many_clients: return "too_many_clients";
+    case ClientEnd::draining: return "draining";
+    case ClientEnd::shutdown: return "shutdown";
+    case ClientEnd::killed: return "killed";
+    case ClientEnd::count_: break;
+  }
+  return "unknown";
+}
+
+Client::Client(Worker& worker, ClientId id, net::Socket::Parts socket) : worker_(worker), id_(id) {
+  connected_at_ = quiet_since_ = worker.now();
+  login_ = std::make_unique<ClientLogin>(worker, *this, net::peer_of(socket.fd));
+  socket_.attach(worker.loop(), std::move(socket), *this);
+  socket_.set_keepalive(worker.settings().listen_tcp_keepalive);
+  worker_.clients(state_).push_back(*this);
+}
+
+Client::~Client() = default;
+
+void Client::move_to(ClientState next) {
+  if (next == state_) return;
+  ENSURE(may_follow(state_, next));
+  worker_.clients(state_).remove(*this);
+  state_ = next;
+  worker_.clients(state_).push_back(*this);
+}
+
+std::string Client::who() const {
+  std::string text = "client=" + print(id_);
+  if (login_) {
+    text += " peer=" + login_->peer().text;
+    if (!login_->asked().user.empty())
+      text += " user=" + login_->asked().user + " database=" + login_->asked().database;
+  } else if (identity != nullptr) {
+    text += " user=" + identity->user + " database=" + identity->database;
+  }
+  return text;
+}
+
+std::string Client::peer() const {
+  return login_ ? login_->peer().text : net::peer_of(socket_.fd()).text;
+}
+
+// --- bytes out -------------------------------------------------------------------------------------
+
+void Client::send(std::span<const iovec> parts) {
+  if (state_ == ClientState::closing) return;
+  std::size_t skip = 0;
+  if (unsent() == 0) {
+    const net::Transfer written = socket_.write(parts);
+    if (written.ended()) {
+      worker_.retire(*this, ClientEnd::gone);
+      return;
+    }
+    skip = written.count;
+  }
+  std::size_t total = 0;
+  for (const iovec& part : parts) {
+    total += part.iov_len;
+    if (skip >= part.iov_len) {
+      skip -= part.iov_len;
+      continue;
+    }
+    if (out_.empty()) unsent_since_ = worker_.now();
+    out_.append(static_cast<const char*>(part.iov_base) + skip, part.iov_len - skip);
+    skip = 0;
+  }
+  worker_.count().client_bytes_sent.add(total);
+  if (unsent() > 0) socket_.want_write(true);
+}
+
+void Client::send(std::string_view bytes) {
+  const iovec part{const_cast<char*>(bytes.data()), bytes.size()};
+  send(std::span(&part, 1));
+}
+
+void Client::on_writable() {
+  if (login_ && login_->in_handshake()) {
+    login_->go_on_with_handshake();
+    return;
+  }
+  while (unsent() > 0) {
+    const iovec part{out_.data() + out_sent_, unsent()};
+    const net::Transfer written = socket_.write(std::span(&part, 1));
+    if (written.ended()) {
+      worker_.retire(*this, ClientEnd::gone);
+      return;
+    }
+    if (written.count == 0) break;
+    out_sent_ += written.count;
+    unsent_since_ = worker_.now();
+  }
+  if (unsent() == 0) {
+    out_ = {};
+    out_sent_ = 0;
+    socket_.want_write(false);
+  } else if (out_sent_ > out_.size() / 2) {
+    out_.erase(0, out_sent_);
+    out_sent_ = 0;
+  }
+  if (server != nullptr && unsent() * 2 < worker_.settings().limits_client_buffer.count)
+    server->resume_reading();
+}
+
+// --- bytes in --------------------------------------------------------------------------------------
+
+void Client::update_reading() {
+  if (!socket_.is_open() || input_ended_) return;
+  const std::size_t limit = worker_.settings().limits_batch.count;
+  const bool server_full =
+      server != nullptr && (server->unsent() > worker_.settings().limits_client_buffer.count ||
+                            server->pipeline.depth() > (std::size_t{1} << 15));
+  const bool full = server_full || input_.size() > limit + Worker::kReadSize ||
+                    (state_ == ClientState::waiting && input_.size() > Worker::kReadSize);
+  if (full) {
+    socket_.pause_reading();
+  } else if (!socket_.reading()) {
+    socket_.resume_reading();
+    if (socket_.has_buffered()) worker_.read_again(*this);
+  }
+}
+
+void Client::on_readable() {
+  if (state_ == ClientState::closing) return;
+  if (login_ && login_->in_handshake()) {
+    login_->go_on_with_handshake();
+    return;
+  }
+  const std::span<char> buffer = worker_.read_buffer();
+  const net::Transfer got = socket_.read(buffer.first(Worker::kReadSize));
+  if (!got.moved()) {
+    if (got.ended()) on_end_of_input(got.state == net::Transfer::State::failed);
+    return;
+  }
+  worker_.count().client_bytes_received.add(got.count);
+  if (socket_.has_buffered()) worker_.read_again(*this);
+  if (input_.empty()) {
+    const std::string_view bytes(buffer.data(), got.count);
+    const std::size_t used = process(bytes);
+    if (state_ == ClientState::closing) return;
+    if (used < bytes.size()) {
+      input_.assign(bytes.substr(used));
+      update_reading();
+    }
+    return;
+  }
+  input_.append(buffer.data(), got.count);
+  go_on();
+}
+
+void Client::go_on() {
+  if (in_process_ || state_ == ClientState::closing) return;
+  if (!input_.empty()) {
+    const std::size_t used = process(input_);
+    if (state_ == ClientState::closing) return;
+    input_.erase(0, used);
+    if (input_.empty()) input_ = {};
+  }
+  update_reading();
+  if (input_ended_ && (state_ == ClientState::idle || state_ == ClientState::console))
+    worker_.retire(*this, ClientEnd::gone);
+}
+
+void Client::on_end_of_input(bool failed) {
+  if (!failed && (state_ == ClientState::waiting ||
+                  (state_ == ClientState::active && server != nullptr && !server->pipeline.idle()))) {
+    // It may have closed its half only: what it asked last is still answered.
+    input_ended_ = true;
+    quiet_since_ = worker_.now();
+    socket_.pause_reading();
+    return;
+  }
+  if (state_ == ClientState::login && login_ && login_->said_nothing()) {
+    worker_.retire(*this, ClientEnd::probe_only);
+    return;
+  }
+  worker_.retire(*this, ClientEnd::gone);
+}
+
+namespace {
+
+// Where the client's next Sync ends in `bytes`, or npos.
+struct SyncSearch {
+  std::size_t used = 0;
+  std::size_t streams = 0;
+  bool found = false;
+  bool malformed = false;
+};
+SyncSearch find_sync(std::string_view bytes) {
+  SyncSearch search;
+  while (search.used < bytes.size()) {
+    wire::Frame frame;
+    const wire::Cut cut = wire::cut(bytes.substr(search.used), &frame);
+    if (cut == wire::Cut::need_more) return search;
+    if (cut == wire::Cut::malformed) {
+      search.malformed = true;
+      return search;
+    }
+    const std::size_t here = std::min(frame.size, bytes.size() - search.used);
+    if (frame.type == wire::frontend::kTerminate) return search;
+    search.used += here;
+    search.streams = frame.size - here;
+    if (frame.type == wire::frontend::kSync && frame.complete) {
+      search.found = true;
+      return search;
+    }
+  }
+  return search;
+}
+
+std::string refusal_detail(pool::Refusal why, conf::Millis retry_after) {
+  std::string detail = "reason=" + std::string(name(why));
+  if (retry_after.count() > 0) detail += " retry_after_ms=" + std::to_string(retry_after.count());
+  return detail;
+}
+
+}  // namespace
+
+std::size_t Client::process(std::string_view bytes) {
+  in_process_ = true;
+  std::size_t used = 0;
+  while (used < bytes.size() && state_ != ClientState::closing) {
+    const std::string_view rest = bytes.substr(used);
+    if (streaming_left_ > 0) {
+      const std::size_t here = std::min(streaming_left_, rest.size());
+      if (server != nullptr && !discarding_ && !dropping_) {
+        worker_.count().server_bytes_sent.add(here);
+        if (!server->send(rest.substr(0, here))) {
+          server->lose("while a large message was being sent to it");
+          if (state_ == ClientState::closing) break;
+        }
+      }
+      streaming_left_ -= here;
+      if (streaming_left_ == 0) dropping_ = false;
+      used += here;
+      continue;
+    }
+    if (state_ == ClientState::login) {
+      const std::size_t now = login_->on_bytes(rest);
+      used += now;
+      if (state_ == ClientState::login) break;  // it has used what it can
+      continue;
+    }
+    if (state_ == ClientState::console) {
+      const std::size_t now = process_console(rest);
+      used += now;
+      if (now == 0) break;
+      continue;
+    }
+    if (discarding_) {
+      const SyncSearch search = find_sync(rest);
+      if (search.malformed) {
+        fatal(ClientEnd::protocol_violation, wire::sqlstate::kProtocolViolation,
+              "invalid message length");
+        break;
+      }
+      used += search.used;
+      streaming_left_ = search.streams;
+      if (search.found) {
+        discarding_ = false;
+        std::string ready;
+        wire::append_ready_for_query(ready, wire::TransactionStatus::idle);
+        send(ready);
+        continue;
+      }
+      if (search.used > 0) continue;
+      if (!rest.empty() && rest[0] == wire::frontend::kTerminate) {
+        worker_.retire(*this, ClientEnd::goodbye);
+      }
+      break;
+    }
+    if (state_ == ClientState::waiting) break;
+
+    const bool stay = must_stay(*this);
+    Scan scan = scan_batch(worker_, *this, rest, !(stay && server->pipeline.open_sequence()));
+    switch (scan.what) {
+      case Scan::What::need_more: in_process_ = false; return used;
+      case Scan::What::terminate:
+        worker_.retire(*this, ClientEnd::goodbye);
+        break;
+      case Scan::What::malformed:
+        worker_.refusal(pool::Refusal::protocol_violation);
+        fatal(ClientEnd::protocol_violation, wire::sqlstate::kProtocolViolation, scan.problem);
+        break;
+      case Scan::What::refused:
+        worker_.refusal(pool::Refusal::too_large);
+        fatal(ClientEnd::protocol_violation, wire::sqlstate::kProgramLimitExceeded, scan.problem,
+              refusal_detail(pool::Refusal::too_large, conf::Millis(0)));
+        break;
+      case Scan::What::copy:
+        // Without a COPY in progress Postgres ignores these; so do we, unless a server can do it.
+        if (server != nullptr) {
+          if (rest[0] == wire::frontend::kCopyData) {
+            server->pipeline.sent_copy_data();
+          } else {
+            server->pipeline.sent({wire::Request::copy_end});
+          }
+          worker_.count().server_bytes_sent.add(scan.size);
+          if (!server->send(rest.substr(0, scan.size))) server->lose("during COPY");
+        } else {
+          dropping_ = true;
+        }
+        streaming_left_ = scan.streams;
+        if (streaming_left_ == 0) dropping_ = false;
+        used += scan.size;
+        break;
+      case Scan::What::batch: {
+        if (!take_batch(rest.substr(0, scan.size), scan, stay)) {
+          in_process_ = false;
+          return used;
+        }
+        used += scan.size;
+        if (state_ != ClientState::closing && streams_follow_) streaming_left_ = scan.streams;
+        break;
+      }
+    }
+  }
+  in_process_ = false;
+  return used;
+}
+
+// Sends the batch on, or answers it. False: it has to wait, and its bytes with it.
+bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
+  streams_follow_ = true;
+  const conf::Instant now = worker_.now();
+  if (server != nullptr && !stay) {
+    // Pipelined behind batches that are not answered yet: goes along if its target is the same.
+    route_state.floor.learn(*worker_.cluster(*identity));
+    const routing::Decision decision =
+        routing::route(scan.facts, route_state, identity->mode);
+    const routing::NodeRole role = worker_.role_of(*identity, server->node_id());
+    const bool same = (decision.target == routing::Target::primary &&
+                       role == routing::NodeRole::primary) ||
+                      (decision.target == routing::Target::replica &&
+                       role == routing::NodeRole::replica && !server_stale());
+    if (!same) return false;
+    stay = true;
+    route_why = decision.why;
+  } else if (stay) {
+    route_why = routing::any(pins) ? routing::RouteReason::pinned
+                : identity->mode == conf::PoolMode::session ? routing::RouteReason::session_mode
+                                                            : routing::RouteReason::in_transaction;
+  }
+  batch = scan.facts;
+  batch_changes = std::move(scan.changes);
+  batch_unpins = scan.unpins;
+  batch_deallocates = scan.deallocates;
+  arrived = waiting_since = now;
+  quiet_since_ = now;
+  if (stay) {
+    move_to(ClientState::active);
+    worker_.count().routes.add(route_why);
+    std::string prefix;
+    if (!forward_batch(worker_, *this, bytes, std::move(prefix)))
+      server->lose("the connection was closed while a statement was being sent");
+    return true;
+  }
+  switch (worker_.place(*this)) {
+    case Worker::Placed::linked: {
+      std::string prefix;
+      if (!prepare_session(worker_, *this, *server, prefix)) {
+        waiting_size_ = bytes.size();
+        waiting_streams_ = scan.streams;
+        await_replay(prefix);
+        return state_ == ClientState::closing;
+      }
+      move_to(ClientState::active);
+      if (!forward_batch(worker_, *this, bytes, std::move(prefix)))
+        server->lose("the connection was closed while a statement was being sent");
+      return true;
+    }
+    case Worker::Placed::waits:
+      waiting_size_ = bytes.size();
+      waiting_streams_ = scan.streams;
+      move_to(ClientState::waiting);
+      return false;
+    case Worker::Placed::refused:
+      answer_refused(bytes, scan.streams);
+      return true;
+  }
+  return true;
+}
+
+bool Client::server_stale() const {
+  return worker_.stale(*server);
+}
+
+void Client::await_replay(std::string_view queries) {
+  waiting_for = WaitingFor::replay;
+  move_to(ClientState::waiting);
+  if (!server->send(queries)) server->lose("while session settings were being restored");
+}
+
+void Client::forward_waiting() {
+  ENSURE(server != nullptr);
+  if (state_ == ClientState::login) {
+    std::string prefix;
+    prepare_session(worker_, *this, *server, prefix);
+    if (prefix.empty()) {
+      greet();
+      return;
+    }
+    waiting_for = WaitingFor::replay;
+    if (!server->send(prefix)) server->lose("while session settings were being restored");
+    return;
+  }
+  std::string prefix;
+  if (waiting_for != WaitingFor::replay && !prepare_session(worker_, *this, *server, prefix)) {
+    await_replay(prefix);
+    return;
+  }
+  waiting_for = WaitingFor::nothing;
+  move_to(ClientState::active);
+  const std::size_t size = std::exchange(waiting_size_, 0);
+  streaming_left_ = std::exchange(waiting_streams_, 0);
+  if (!forward_batch(worker_, *this, std::string_view(input_).substr(0, size), std::move(prefix))) {
+    server->lose("the connection was closed while a statement was being sent");
+    if (state_ == ClientState::closing) return;
+  }
+  input_.erase(0, size);
+  if (input_.empty()) input_ = {};
+  // More may be here: a pipeline, or the rest of a large message.
+  if (!input_.empty()) {
+    go_on();
+  } else {
+    update_reading();
+  }
+}
+
+// The server has our start-up settings: what it says of itself is what the client hears.
+void Client::greet() {
+  waiting_for = WaitingFor::nothing;
+  std::string parameters;
+  for (const auto& [parameter, value] : server->parameters) {
+    // A client that lands on a replica first must not conclude that it cannot write.
+    const bool hot_standby = parameter == "in_hot_standby";
+    wire::append_parameter_status(parameters,
+                                  {parameter, hot_standby ? std::string_view("off") : value});
+  }
+  // Different application names and the like would fill it; then it starts over.
+  if (identity->welcomes.size() >= 1000) identity->welcomes.clear();
+  identity->welcomes[session->current()] = parameters;
+  Server& lender = *server;
+  unlink(*this, lender);
+  welcome(parameters);
+  worker_.release(lender);
+  if (state_ != ClientState::closing) go_on();
+}
+
+void Client::welcome(std::string_view parameters) {
+  std::string message;
+  wire::append_authentication_ok(message);
+  message += parameters;
+  cancel_secret = worker_.new_cancel_secret();
+  char key[4];
+  wire::store_u32(key, cancel_secret);
+  wire::append_backend_key_data(
+      message, {Worker::cancel_pid(worker_.shared(), id_), std::string_view(key, sizeof key)});
+  wire::append_ready_for_query(message, wire::TransactionStatus::idle);
+  const std::string peer_text = login_->peer().text;
+  login_ = nullptr;
+  move_to(ClientState::idle);
+  worker_.client_opened(*this, peer_text);
+  send(message);
+}
+
+void Client::answer_refused(std::string_view bytes, std::size_t streams) {
+  // Which end has it? A Query or a Sync is owed a ReadyForQuery; else everything up to the Sync is skipped.
+  const SyncSearch search = find_sync(bytes);
+  char last = 0;
+  for (std::size_t at = 0; at < bytes.size();) {
+    wire::Frame frame;
+    if (wire::cut(bytes.substr(at), &frame) != wire::Cut::frame) break;
+    last = frame.type;
+    at += frame.size;
+  }
+  (void)search;
+  std::string message = std::exchange(refusal_, {});
+  const bool ends = last == wire::frontend::kQuery || last == wire::frontend::kSync ||
+                    last == wire::frontend::kFunctionCall;
+  if (ends) {
+    wire::append_ready_for_query(message, wire::TransactionStatus::idle);
+  } else {
+    discarding_ = true;
+  }
+  if (streams > 0) dropping_ = true;
+  send(message);
+}
+
+void Client::refuse(pool::Refusal why, std::string_view sqlstate, std::string_view message,
+                    conf::Millis retry_after) {
+  worker_.refusal(why);
+  refusal_.clear();
+  wire::append_error(refusal_, {.severity = "ERROR",
+                                .sqlstate = sqlstate,
+                                .message = message,
+                                .detail = refusal_detail(why, retry_after)});
+}
+
+void Client::refuse_waiting() {
+  if (state_ == ClientState::login) {
+    // There is no session that could stay.
+    std::string message = std::exchange(refusal_, {});
+    message[0] = wire::backend::kErrorResponse;
+    send(message);
+    worker_.retire(*this, ClientEnd::login_failed, "no server for its session");
+    return;
+  }
+  waiting_for = WaitingFor::nothing;
+  move_to(ClientState::idle);
+  const std::size_t size = std::exchange(waiting_size_, 0);
+  const std::size_t streams = std::exchange(waiting_streams_, 0);
+  answer_refused(std::string_view(input_).substr(0, size), streams);
+  if (state_ == ClientState::closing) return;
+  streaming_left_ = streams;
+  input_.erase(0, size);
+  go_on();
+}
+
+void Client::fatal(ClientEnd end, std::string_view sqlstate, std::string_view message,
+                   std::string_view detail) {
+  std::string text;
+  wire::append_error(
+      text, {.severity = "FATAL", .sqlstate = sqlstate, .message = message, .detail = detail});
+  send(text);
+  worker_.retire(*this, end, message);
+}
+
+void Client::server_lost(std::string_view sqlstate, std::string_view message, std::uint32_t owed,
+                         bool open_sequence, bool first_failed, bool mid_message, bool keep) {
+  if (state_ == ClientState::login) {
+    // Another server may still open the session, within the login's deadline.
+    fatal(ClientEnd::login_failed, sqlstate, message);
+    return;
+  }
+  if (mid_message || !keep) {
+    fatal(ClientEnd::server_lost, sqlstate, message, "reason=server_lost");
+    return;
+  }
+  if (waiting_for == WaitingFor::replay) {
+    refuse(pool::Refusal::replay_failed, sqlstate, message, conf::Millis(0));
+    refuse_waiting();
+    return;
+  }
+  std::string text;
+  for (std::uint32_t i = 0; i < owed + (open_sequence && owed == 0 ? 1U : 0U); ++i) {
+    if (!(i == 0 && first_failed))
+      wire::append_error(text, {.severity = "ERROR",
+                                .sqlstate = sqlstate,
+                                .message = message,
+                                .detail = "reason=server_lost"});
+    if (i < owed) wire::append_ready_for_query(text, wire::TransactionStatus::idle);
+  }
+  if (open_sequence) discarding_ = true;
+  tentative.clear();
+  doomed.clear();
+  move_to(ClientState::idle);
+  send(text);
+  if (state_ != ClientState::closing) go_on();
+}
+
+void Client::settings_changed() {
+  routing::SessionState& state = route_state;
+  state.consistency = worker_.settings().routing_consistency;
+  state.read_only_default = false;
+  state.serializable_default = false;
+  standard_strings = true;
+  const auto is_on = [](std::string value) {
+    std::erase_if(value, [](char c) { return c == '\'' || c == '"' || c == ' '; });
+    std::ranges::transform(value, value.begin(), [](unsigned char c) {
+      return static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
+    });
+    return value == "on" || value == "true" || value == "yes" || value == "1" || value == "t" ||
+           value == "y";
+  };
+  const auto contains = [](const std::string& value, std::string_view word) {
+    return value.find(word) != std::string::npos;
+  };
+  for (const pool::Setting& setting : session->current()->entries) {
+    if (setting.name == "default_transaction_read_only") {
+      state.read_only_default = is_on(setting.value);
+    } else if (setting.name == "default_transaction_isolation") {
+      state.serializable_default = contains(setting.value, "erializable") ||
+                                   contains(setting.value, "ERIALIZABLE");
+    } else if (setting.name == "standard_conforming_strings") {
+      standard_strings = is_on(setting.value);
+    } else if (setting.name == "pgsluice.consistency") {
+      if (contains(setting.value, "eventual")) state.consistency = conf::Consistency::eventual;
+      if (contains(setting.value, "session")) state.consistency = conf::Consistency::session;
+      if (contains(setting.value, "primary")) state.consistency = conf::Consistency::primary;
+    } else if (setting.name == "pgsluice.tenant" && !setting.from_startup && tenant_may_change()) {
+      std::string wanted = setting.value;
+      std::erase(wanted, '\'');
+      if (wanted != tenant->name && !wanted.empty()) tenant_next = wanted;
+    }
+  }
+}
+
+bool Client::tenant_may_change() const {
+  const auto& users = worker_.settings().users;
+  const auto found = identity == nullptr ? users.end() : users.find(identity->user);
+  return found == users.end() || found->second.tenant.empty();
+}
+
+void Client::secret_found(conf::Result<std::optional<std::string>> secret) {
+  if (login_) login_->secret_found(std::move(secret));
+}
+
+void Client::cancel_delivered() {
+  if (login_) login_->cancel_delivered();
+}
+
+// --- console ---------------------------------------------------------------------------------------
+
+void Client::open_console(bool may_act) {
+  console_acts_ = may_act;
+  std::string message;
+  wire::append_authentication_ok(message);
+  for (const auto& [parameter, value] : {std::pair("server_version", "15.0 (pgsluice)"),
+                                         std::pair("server_encoding", "UTF8"),
+                                         std::pair("client_encoding", "UTF8"),
+                                         std::pair("DateStyle", "ISO, MDY"),
+                                         std::pair("TimeZone", "UTC"),
+                                         std::pair("integer_datetimes", "on"),
+                                         std::pair("standard_conforming_strings", "on")})
+    wire::append_parameter_status(message, {parameter, value});
+  wire::append_backend_key_data(message, {Worker::cancel_pid(worker_.shared(), id_), "none"});
+  wire::append_ready_for_query(message, wire::TransactionStatus::idle);
+  console_user_ = login_->asked().user;
+  login_ = nullptr;
+  move_to(ClientState::console);
+  send(message);
+}
+
+std::size_t Client::process_console(std::string_view bytes) {
+  if (console_busy_) return 0;
+  wire::Frame frame;
+  switch (wire::cut(bytes, &frame)) {
+    case wire::Cut::need_more: return 0;
+    case wire::Cut::malformed:
+      fatal(ClientEnd::protocol_violation, wire::sqlstate::kProtocolViolation, "invalid message length");
+      return bytes.size();
+    case wire::Cut::frame: break;
+  }
+  if (frame.size > (std::size_t{64} << 10)) {
+    fatal(ClientEnd::protocol_violation, wire::sqlstate::kProtocolViolation,
+          "no console command is that long");
+    return bytes.size();
+  }
+  if (!frame.complete) return 0;
+  switch (frame.type) {
+    case wire::frontend::kTerminate: worker_.retire(*this, ClientEnd::goodbye); break;
+    case wire::frontend::kQuery: {
+      const auto query = wire::peek_query(frame.body, frame.size - wire::kHeaderSize);
+      if (!query) {
+        fatal(ClientEnd::protocol_violation, wire::sqlstate::kProtocolViolation,
+              query.error().message);
+        break;
+      }
+      console_busy_ = true;
+      worker_.shared().tell_control(
+          ConsoleCommand{id_, std::string(query->text), console_acts_, console_user_});
+      break;
+    }
+    case wire::frontend::kSync: {
+      std::string ready;
+      wire::append_ready_for_query(ready, wire::TransactionStatus::idle);
+      send(ready);
+      discarding_ = false;
+      break;
+    }
+    default: {
+      if (std::exchange(discarding_, true)) break;
+      std::string error;
+      wire::append_error(error, {.severity = "ERROR",
+                                 .sqlstate = wire::sqlstate::kFeatureNotSupported,
+                                 .message = "the console takes simple queries only"});
+      send(error);
+      break;
+    }
+  }
+  return frame.size;
+}
+
+void Client::console_answer(std::string_view messages) {
+  console_busy_ = false;
+  send(messages);
+  if (state_ != ClientState::closing) go_on();
+}
+
+}  // namespace proxy

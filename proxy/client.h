@@ -1,0 +1,240 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "pool/admission.h"
+#include "pool/list.h"
+#include "pool/pool.h"
+#include "pool/prepared.h"
+#include "pool/session_settings.h"
+#include "proxy/messages.h"
+#include "proxy/net/socket.h"
+#include "routing/chooser.h"
+#include "routing/router.h"
+
+namespace proxy {
+
+class ClientLogin;
+class Server;
+class Worker;
+struct Identity;
+struct Scan;
+
+enum class ClientState : std::uint8_t {
+  login,     // from accept to the first ReadyForQuery
+  idle,      // nothing asked, no server held (or pinned to one)
+  waiting,   // a whole batch is here; admission or a server is not
+  active,    // linked to a server that works for it
+  console,   // talks to pgsluice itself
+  closing,   // freed at the end of the turn
+};
+std::string_view name(ClientState state);
+
+constexpr bool may_follow(ClientState from, ClientState to) {
+  using enum ClientState;
+  if (to == closing) return from != closing;
+  switch (from) {
+    case login: return to == idle || to == console || to == waiting;
+    case idle: return to == waiting || to == active;
+    case waiting: return to == active || to == idle;
+    case active: return to == idle || to == waiting;
+    case console: return false;
+    case closing: return false;
+  }
+  return false;
+}
+
+// Why a client's connection ended: log field, metric label.
+enum class ClientEnd : std::uint8_t {
+  goodbye,             // Terminate
+  gone,                // closed or reset without one
+  login_failed,
+  login_timeout,
+  probe_only,          // opened and closed without a word, or sent a cancel
+  protocol_violation,
+  slow_reader,
+  idle_timeout,
+  idle_transaction_timeout,
+  server_lost,         // inside a transaction
+  too_many_clients,
+  draining,
+  shutdown,
+  killed,
+  count_
+};
+std::string_view name(ClientEnd end);
+
+// What a waiting client waits for.
+enum class WaitingFor : std::uint8_t { nothing, tenant, node, server, replay };
+std::string_view name(WaitingFor what);
+
+// What a client prepared under one of its names.
+struct ClientStatement {
+  pool::PreparedRef statement;
+  std::shared_ptr<const routing::Facts> facts;
+  std::uint64_t catalog_version = 0;  // that `facts` were judged by
+};
+struct NameHash {
+  using is_transparent = void;
+  std::size_t operator()(std::string_view s) const { return std::hash<std::string_view>{}(s); }
+};
+using ClientStatements = std::unordered_map<std::string, ClientStatement, NameHash, std::equal_to<>>;
+
+// A statement that this client prepared by name and whose Parse (or Close) has not been answered yet:
+// forgotten (or restored) when the server skips it.
+struct Tentative {
+  std::uint32_t id;
+  std::string name;
+  ClientStatement statement;
+  bool closes;
+};
+
+// One client connection, from accept to goodbye.
+class Client final : public pool::Waiter, public net::SocketOwner {
+ public:
+  Client(Worker& worker, ClientId id, net::Socket::Parts socket);
+  ~Client();
+
+  ClientId id() const { return id_; }
+  ClientState state() const { return state_; }
+  void move_to(ClientState next);
+
+  // --- set at login ---------------------------------------------------------------------------------
+  Identity* identity = nullptr;
+  pool::Tenant* tenant = nullptr;
+  std::uint32_t cancel_secret = 0;
+
+  // --- session --------------------------------------------------------------------------------------
+  std::unique_ptr<pool::SessionSettings> session;  // null until login is complete
+  routing::SessionState route_state;
+  routing::Pin pins = routing::Pin::none;
+  bool standard_strings = true;
+  std::unique_ptr<ClientStatements> prepared;
+  ClientStatement* find_statement(std::string_view statement_name) {
+    if (!prepared) return nullptr;
+    const auto found = prepared->find(statement_name);
+    return found == prepared->end() ? nullptr : &found->second;
+  }
+  std::vector<Tentative> tentative;
+  std::string unnamed;                 // tail of the last Parse of the unnamed statement; "" : none
+  std::shared_ptr<const routing::Facts> unnamed_facts;
+  std::uint64_t unnamed_version = 0;   // 0: none
+  std::vector<std::string> doomed;     // errors that replace those of For::doomed requests, in order
+
+  // --- link, made and broken by relay.cc only -------------------------------------------------------
+  Server* server = nullptr;
+  bool wrote = false;                  // the open transaction is not proven to have only read
+  bool sticky = false;                 // a batch in flight may open a transaction or pin: follow it
+
+  // --- waiting --------------------------------------------------------------------------------------
+  pool::Pool* queued_at = nullptr;
+  WaitingFor waiting_for = WaitingFor::nothing;
+  routing::BatchFacts batch;           // of the batch that waits
+  std::shared_ptr<const routing::Facts> batch_changes;
+  bool batch_unpins = false, batch_deallocates = false;
+  bool admitted = false;               // holds a slot of its tenant
+  routing::RouteReason route_why = routing::RouteReason::read;
+  pool::ListNode<Client> in_retry;     // Worker's list of those who wait for a tenant or a node
+  conf::Instant arrived{};             // the waiting (or current) batch's last byte
+
+  // --- moving bytes ---------------------------------------------------------------------------------
+  void send(std::span<const iovec> parts);
+  void send(std::string_view bytes);
+  std::size_t unsent() const { return out_.size() - out_sent_; }
+  conf::Instant unsent_since() const { return unsent_since_; }
+  // Goes on with what has arrived: called when a batch was answered, or a server is here.
+  void go_on();
+  void pause_reading() { socket_.pause_reading(); }
+  // Reading goes on unless there is more input kept than one batch may have, or the stream has ended.
+  void update_reading();
+
+  // The kept input begins with the batch that waits: it is forwarded to `server` (linked already).
+  void forward_waiting();
+  // The next refusal's ErrorResponse. Sent by refuse_waiting(), or by the batch that is being taken.
+  void refuse(pool::Refusal why, std::string_view sqlstate, std::string_view message,
+              conf::Millis retry_after = conf::Millis(0));
+  // Answers the waiting batch with that error, and goes on.
+  void refuse_waiting();
+  // An error that ends the connection.
+  void fatal(ClientEnd end, std::string_view sqlstate, std::string_view message,
+             std::string_view detail = {});
+  // The server is gone (unlinked already): all answers that are owed become errors. The connection stays
+  // if `keep` and nothing of a message is half sent.
+  void server_lost(std::string_view sqlstate, std::string_view message, std::uint32_t owed,
+                   bool open_sequence, bool first_failed, bool mid_message, bool keep);
+  // The stream has ended but an answer is still due.
+  bool input_ended() const { return input_ended_; }
+
+  // --- console --------------------------------------------------------------------------------------
+  void console_answer(std::string_view messages);
+  bool may_act() const { return console_acts_; }
+
+  // --- login ----------------------------------------------------------------------------------------
+  ClientLogin* login() { return login_.get(); }
+  // The session is open: what the first server said goes out, and statements may come.
+  void welcome(std::string_view parameters);
+  void open_console(bool may_act);
+  void secret_found(conf::Result<std::optional<std::string>> secret);
+  void cancel_delivered();
+
+  void close_socket() { socket_.close(); }
+  net::Socket& socket() { return socket_; }
+  std::string peer() const;
+  std::string tls_description() const {
+    return socket_.tls() == nullptr ? "" : socket_.tls()->describe();
+  }
+  std::string who() const;  // "client=w0/17" and, once known, user and database
+  conf::Instant connected_at() const { return connected_at_; }
+  conf::Instant quiet_since() const { return quiet_since_; }
+  void touch(conf::Instant now) { quiet_since_ = now; }
+  std::uint64_t statements = 0;
+
+  void settings_changed();   // after `session` took new values
+  std::string tenant_next;   // SET pgsluice.tenant asked for it: taken between transactions
+
+  pool::ListNode<Client> in_worker;  // Worker's list of the state
+
+ private:
+  friend class ClientLogin;
+  void on_readable() override;
+  void on_writable() override;
+  std::size_t process(std::string_view bytes);
+  bool take_batch(std::string_view bytes, Scan& scan, bool stay);
+  void answer_refused(std::string_view bytes, std::size_t streams);
+  void await_replay(std::string_view queries);
+  void greet();
+  bool server_stale() const;
+  bool tenant_may_change() const;
+  std::size_t process_console(std::string_view bytes);
+  void on_end_of_input(bool failed);
+
+  Worker& worker_;
+  ClientId id_;
+  ClientState state_ = ClientState::login;
+  bool input_ended_ = false;
+  bool discarding_ = false;            // after an error: everything up to Sync is ignored
+  bool console_acts_ = false;
+  bool console_busy_ = false;
+  bool in_process_ = false;
+  bool dropping_ = false;              // what is streaming goes nowhere
+  bool streams_follow_ = false;
+  net::Socket socket_;
+  std::unique_ptr<ClientLogin> login_;
+  std::size_t streaming_left_ = 0;     // bytes of a message too large to be kept, still to come
+  std::size_t waiting_size_ = 0;       // of the batch at the start of input_
+  std::size_t waiting_streams_ = 0;    // bytes of its last message that are not in input_
+  std::string refusal_;
+  std::string console_user_;
+  std::string input_;                  // what has arrived and cannot be used yet
+  std::string out_;
+  std::size_t out_sent_ = 0;
+  conf::Instant unsent_since_{};
+  conf::Instant connected_at_{}, quiet_since_{};
+};
+
+}  // namespace proxy

@@ -1,0 +1,76 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "conf/result.h"
+#include "proxy/net/socket.h"
+#include "proxy/wire/scram.h"
+#include "proxy/wire/startup.h"
+
+namespace proxy {
+
+class Client;
+class Worker;
+
+// What a client goes through before it may ask anything: TLS, start-up packet, proof of who it is,
+// welcome. Gone when the session is open, so that an idle client does not carry it.
+class ClientLogin {
+ public:
+  ClientLogin(Worker& worker, Client& client, net::Peer peer);
+  ~ClientLogin() { *alive_ = false; }
+
+  // Bytes have arrived: returns how many were used.
+  std::size_t on_bytes(std::string_view bytes);
+  bool in_handshake() const { return stage_ == Stage::tls_handshake; }
+  void go_on_with_handshake();
+  void secret_found(conf::Result<std::optional<std::string>> secret);
+  void cancel_delivered();
+  // Nothing that a person sent has arrived yet, or it was a cancel: not worth a warning when it ends.
+  bool said_nothing() const { return stage_ == Stage::packet || stage_ == Stage::cancelling; }
+  const net::Peer& peer() const { return peer_; }
+  const wire::Login& asked() const { return asked_; }
+
+ private:
+  enum class Stage : std::uint8_t {
+    packet,         // waits for a start-up packet
+    tls_handshake,
+    secret,         // waits for auth_query, or for a key derivation
+    password,       // waits for a password message
+    sasl_first,
+    sasl_final,
+    welcome,        // authenticated; waits for a server to say what the session looks like
+    cancelling,     // waits until a cancel is delivered
+  };
+
+  std::size_t on_packet(std::string_view bytes);
+  void on_startup(const wire::Startup& startup);
+  void begin_authentication();
+  void challenge();
+  void on_password(std::string_view payload);
+  void on_sasl_first(std::string_view payload);
+  void on_sasl_final(std::string_view payload);
+  void authenticated();
+  void open_session();
+  void reject();  // wrong password, unknown user: the same words
+  void fail(std::string_view sqlstate, std::string_view message);
+
+  Worker& worker_;
+  Client& client_;
+  net::Peer peer_;
+  Stage stage_ = Stage::packet;
+  bool asked_tls_ = false, asked_gss_ = false;
+  wire::Login asked_;
+  std::string secret_;        // as stored: plain, md5 or SCRAM; empty: no such user
+  bool user_exists_ = false;
+  std::string cluster_;       // that auth_query asked
+  std::string salt_;          // of md5
+  std::string sasl_first_;    // kept while the secret of a plain password is derived
+  std::unique_ptr<wire::ScramServer> scram_;
+  wire::ScramSecret scram_secret_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace proxy

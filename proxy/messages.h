@@ -1,0 +1,134 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "conf/result.h"
+#include "conf/settings.h"
+#include "pool/budget.h"
+#include "proxy/net/socket.h"
+#include "routing/catalog.h"
+#include "routing/topology.h"
+
+namespace proxy {
+
+class Server;
+
+// Names a client across threads and time. It may be gone: whoever holds an id looks it up.
+struct ClientId {
+  std::uint16_t worker = 0;
+  std::uint32_t slot = 0;
+  std::uint32_t generation = 0;
+  friend auto operator<=>(const ClientId&, const ClientId&) = default;
+};
+std::string print(const ClientId& id);
+
+// A table that the console shows: rows of text, in the columns of the command.
+using Rows = std::vector<std::vector<std::optional<std::string>>>;
+
+// What a console command asks of every worker.
+enum class ConsoleQuestion : std::uint8_t { clients, servers, pools };
+
+// --- to a worker -----------------------------------------------------------------------------------
+
+struct NewClient {
+  net::Socket::Parts socket;
+};
+struct SettingsChanged {
+  std::shared_ptr<const conf::Settings> settings;
+  std::shared_ptr<const net::TlsContext> client_tls, server_tls;
+};
+struct TopologyChanged {
+  std::shared_ptr<const routing::Topology> topology;
+};
+struct CatalogChanged {
+  std::shared_ptr<const routing::Catalog> catalog;
+};
+// A cancel key arrived at some worker; the client that it names may be here.
+struct CancelClient {
+  std::uint32_t pid = 0;
+  std::string key;
+  ClientId requester;
+};
+// The cancel of `requester` has been delivered, or led nowhere: its connection may close.
+struct CancelDelivered {
+  ClientId requester;
+};
+// A server that another worker gives to this one, which is starving for it.
+struct ServerHandover {
+  pool::PoolKey key;
+  std::unique_ptr<Server> server;
+};
+// Worker `worker` waits for a server of this key and may not open one: whoever has an idle one gives it.
+struct Starving {
+  pool::PoolKey key;
+};
+struct SecretFound {
+  ClientId client;
+  conf::Result<std::optional<std::string>> secret;
+};
+struct ConsoleAsk {
+  std::uint64_t ticket = 0;
+  ConsoleQuestion question{};
+  std::string argument;
+};
+// What the control thread answers to a console command: whole messages, ready to be sent.
+struct ConsoleAnswer {
+  ClientId client;
+  std::string messages;
+};
+struct BeginDrain {};
+struct StopNow {};
+
+using WorkerMessage =
+    std::variant<NewClient, SettingsChanged, TopologyChanged, CatalogChanged, CancelClient,
+                 CancelDelivered, ServerHandover, Starving, SecretFound, ConsoleAsk, ConsoleAnswer,
+                 BeginDrain, StopNow>;
+
+// --- to the control thread -------------------------------------------------------------------------
+
+// A worker could not reach the node, or lost it.
+struct NodeSuspected {
+  routing::NodeId node;
+};
+// A session waits for the next sample of this cluster's primary.
+struct SampleWanted {
+  std::string cluster;
+};
+struct SchemaChanged {
+  std::string cluster;
+};
+struct SecretWanted {
+  ClientId client;
+  std::string cluster;
+  std::string user;
+};
+// A login with the secret that was found has failed: it may have been changed since.
+struct SecretDoubted {
+  std::string cluster;
+  std::string user;
+};
+struct ConsoleCommand {
+  ClientId client;
+  std::string text;
+  bool may_act = false;  // an admin; else only SHOW
+  std::string user;
+};
+struct ConsoleRows {
+  std::uint64_t ticket = 0;
+  Rows rows;
+};
+// A worker has nothing left to drain.
+struct WorkerDrained {
+  std::size_t worker = 0;
+};
+
+using ControlMessage = std::variant<NodeSuspected, SampleWanted, SchemaChanged, SecretWanted,
+                                    SecretDoubted, ConsoleCommand, ConsoleRows,
+                                    WorkerDrained>;
+
+}  // namespace proxy

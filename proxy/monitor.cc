@@ -1,0 +1,133 @@
+#include "proxy/monitor.h"
+
+#include <utility>
+
+#include "proxy/log.h"
+
+namespace proxy {
+
+using conf::Instant;
+using conf::Millis;
+using routing::NodeId;
+
+Monitor::Monitor(net::Loop& loop, std::shared_ptr<const conf::Settings> settings,
+                 MonitorEvents events)
+    : loop_(loop),
+      events_(std::move(events)),
+      publish_timer_(loop, [this] { publish(); }),
+      resolver_(loop),
+      secrets_(loop,
+               [this](const std::string& cluster) {
+                 const auto known = clusters_.find(cluster);
+                 return known == clusters_.end() ? std::vector<PgTarget>{}
+                                                 : known->second->targets(*settings_);
+               }),
+      catalog_(
+          loop,
+          [this](const std::string& cluster) {
+            const auto known = clusters_.find(cluster);
+            return known == clusters_.end() ? std::vector<PgTarget>{}
+                                            : known->second->targets(*settings_);
+          },
+          [this](std::shared_ptr<const routing::Catalog> catalog) {
+            if (events_.catalog) events_.catalog(std::move(catalog));
+          }) {
+  reload(std::move(settings));
+}
+
+Monitor::~Monitor() = default;
+
+std::optional<NodeId> Monitor::number(const conf::NodeAddress& address) {
+  const auto known = numbers_.find(address);
+  if (known != numbers_.end()) return known->second;
+  if (numbers_.size() >= routing::kMaxNodes) {
+    log_error("node=" + address.name() + " is left out: this process has met " +
+              std::to_string(routing::kMaxNodes) + " addresses already; restart it to use more");
+    return std::nullopt;
+  }
+  const auto id = static_cast<NodeId>(numbers_.size());
+  numbers_.emplace(address, id);
+  return id;
+}
+
+void Monitor::reload(std::shared_ptr<const conf::Settings> settings) {
+  settings_ = std::move(settings);
+  secrets_.configure(settings_);
+  catalog_.configure(settings_);
+  std::erase_if(clusters_, [this](const auto& entry) {
+    return !settings_->clusters.contains(entry.first);
+  });
+  for (const auto& [name, cluster] : settings_->clusters) {
+    std::vector<ClusterMonitor::Member> members;
+    for (const conf::NodeAddress& address : cluster.servers)
+      if (const auto id = number(address)) members.push_back({*id, address});
+    auto& watched = clusters_[name];
+    if (watched == nullptr)
+      watched = std::make_unique<ClusterMonitor>(
+          loop_, resolver_, name,
+          ClusterMonitor::Events{.changed = [this, name] {
+                                   catalog_.refresh_if_unread(name);
+                                   on_changed();
+                                 },
+                                 .accepted = [this, name] {
+                                   secrets_.reconnect(name);
+                                   catalog_.refresh_soon(name);
+                                 }});
+    watched->configure(*settings_, members);
+  }
+  on_changed();
+}
+
+void Monitor::on_changed() {
+  if (publish_timer_.armed()) return;
+  const Instant now = loop_.now();
+  const bool recent = published_ && now - *published_ < kPublishFloor;
+  publish_timer_.once(recent ? kPublishFloor : Millis(0));
+}
+
+void Monitor::publish() {
+  published_ = loop_.now();
+  auto topology = std::make_shared<routing::Topology>();
+  topology->version = ++version_;
+  for (const auto& [name, cluster] : clusters_) topology->clusters.push_back(cluster->state());
+  if (events_.topology) events_.topology(std::move(topology));
+}
+
+void Monitor::suspect(NodeId node) {
+  for (const auto& [name, cluster] : clusters_) cluster->suspect(node);
+}
+
+void Monitor::want_sample(std::string_view cluster) {
+  const auto known = clusters_.find(cluster);
+  if (known != clusters_.end()) known->second->want_sample();
+}
+
+void Monitor::look_up_secret(const std::string& cluster, const std::string& user,
+                             MonitorSecrets::Done done) {
+  if (!clusters_.contains(cluster))
+    return done(conf::Error{conf::Errc::config, "there is no cluster " + cluster});
+  secrets_.look_up(cluster, user, std::move(done));
+}
+
+void Monitor::forget_secret(const std::string& cluster, const std::string& user) {
+  secrets_.forget(cluster, user);
+}
+
+void Monitor::schema_changed(std::string_view cluster) {
+  catalog_.refresh_soon(std::string(cluster));
+}
+
+std::vector<NodeReport> Monitor::report() const {
+  std::vector<NodeReport> rows;
+  for (const auto& [name, cluster] : clusters_)
+    for (NodeReport& row : cluster->report()) rows.push_back(std::move(row));
+  return rows;
+}
+
+std::vector<ClusterReport> Monitor::clusters() const {
+  std::vector<ClusterReport> rows;
+  for (const auto& [name, cluster] : clusters_) rows.push_back(cluster->summary());
+  return rows;
+}
+
+}  // namespace proxy

@@ -1,0 +1,522 @@
+#include "proxy/monitor_cluster.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "proxy/log.h"
+
+namespace proxy {
+
+using conf::Millis;
+using routing::FailureKind;
+using routing::Lsn;
+using routing::NodeHealth;
+using routing::NodeId;
+using routing::NodeRole;
+using routing::NodeState;
+using routing::PrimaryReason;
+
+namespace {
+
+Millis whole(Instant::duration duration) {
+  return std::chrono::ceil<Millis>(std::max(duration, Instant::duration::zero()));
+}
+
+bool same(const NodeState& a, const NodeState& b) {
+  return a.ips == b.ips && a.role == b.role && a.health == b.health && a.why == b.why &&
+         a.lag == b.lag && a.lag_ok == b.lag_ok && a.replayed == b.replayed &&
+         a.system_id == b.system_id && a.timeline == b.timeline && a.incarnation == b.incarnation;
+}
+
+std::string describe(const ProbeAnswer& answer) {
+  return std::string("in_recovery=") + (answer.in_recovery ? "true" : "false") +
+         " position=" + print(answer.position) + " timeline=" + std::to_string(answer.timeline) +
+         " system=" + std::to_string(answer.system_id);
+}
+
+}  // namespace
+
+struct ClusterMonitor::Logged {
+  NodeRole role = NodeRole::unknown;
+  NodeHealth health = NodeHealth::unknown;
+  std::string why;
+};
+
+struct ClusterMonitor::Node {
+  Node(ClusterMonitor& owner, net::Loop& loop, const Member& member)
+      : id(member.id),
+        address(member.address),
+        prober(loop, owner.resolver_, member.address,
+               {.asking = [this, &owner] { owner.on_asking(*this); },
+                .full = [this, &owner](const ProbeAnswer& answer) { owner.on_full(*this, answer); },
+                .quick = [this, &owner](const QuickAnswer& answer) { owner.on_quick(*this, answer); },
+                .failed =
+                    [this, &owner](FailureKind kind, const PgError& said) {
+                      owner.on_failed(*this, kind, said);
+                    }}),
+        due(loop, [this] { prober.probe(probes++ % kBackendsEvery == 0); }) {}
+
+  const NodeId id;
+  const conf::NodeAddress address;
+  MonitorProber prober;
+  net::Timer due;
+  unsigned probes = 0;
+
+  routing::NodeHealthTracker tracker;
+  routing::LagGate gate;
+  std::optional<ProbeAnswer> last;  // of the last full probe, its position that of the last probe
+  bool position_known = false;      // the connection that read it lives
+  std::optional<Millis> lag;
+  bool lag_ok = false;
+  std::uint64_t replaced = 0;  // times that another primary took over from this one
+
+  std::optional<Instant> asked_at, answered_at;
+  std::optional<Micros> latency;
+  std::uint64_t sample_asked = 0;  // number of the sample that is under way; 0: not a sample
+  std::string error;
+  bool retry_soon = false;
+  std::optional<std::int64_t> active_backends;
+  std::string server_version;
+  NodeState shown;  // what was published last
+  Logged logged;    // and what the log says
+};
+
+ClusterMonitor::ClusterMonitor(net::Loop& loop, MonitorResolver& resolver, std::string name,
+                               Events events)
+    : loop_(loop),
+      resolver_(resolver),
+      name_(std::move(name)),
+      events_(std::move(events)),
+      samples_sent_(std::make_shared<std::atomic<std::uint64_t>>(0)),
+      house_keeping_(loop, [this] { on_house_keeping(); }),
+      sample_timer_(loop, [this] { try_sample(); }),
+      fast_(loop, [this] { on_fast(); }) {}
+
+ClusterMonitor::~ClusterMonitor() = default;
+
+void ClusterMonitor::configure(const conf::Settings& settings, const std::vector<Member>& members) {
+  interval_ = settings.probe_interval;
+  timeout_ = settings.probe_timeout;
+  max_lag_ = settings.routing_max_lag;
+  const conf::ClusterSettings& cluster = settings.clusters.at(name_);
+
+  std::vector<std::unique_ptr<Node>> kept;
+  for (const Member& member : members) {
+    const auto known = std::find_if(nodes_.begin(), nodes_.end(), [&member](const auto& node) {
+      return node != nullptr && node->id == member.id;
+    });
+    kept.push_back(known != nodes_.end() ? std::move(*known)
+                                         : std::make_unique<Node>(*this, loop_, member));
+  }
+  nodes_ = std::move(kept);
+  for (const auto& node : nodes_) {
+    PgTarget target = pg_target(settings, node->address, "");
+    target.user = cluster.monitor_user;
+    target.password = cluster.monitor_password;
+    target.database = cluster.monitor_database;
+    node->prober.configure(std::move(target), timeout_);
+    node->due.once(Millis(0));
+  }
+  house_keeping_.every(std::clamp(interval_, Millis(10), Millis(250)));
+  judge();
+  if (events_.changed) events_.changed();
+}
+
+// --- what the nodes say ---
+
+void ClusterMonitor::on_asking(Node& node) {
+  node.asked_at = loop_.now();
+  node.sample_asked = 0;
+  if (verdict_.primary != node.id) return;
+  // The number is out before the question is: a worker that has read a COMMIT's answer and then
+  // loads g knows that sample g + 1 is asked later than that.
+  node.sample_asked = samples_sent_->load(std::memory_order_relaxed) + 1;
+  samples_sent_->store(node.sample_asked, std::memory_order_seq_cst);
+  last_sample_sent_ = node.asked_at;
+  sample_wanted_ = false;
+}
+
+ClusterMonitor::Asked ClusterMonitor::on_answer(Node& node) {
+  // Taken before anything else: what follows may ask this node the next question.
+  const Asked asked{*node.asked_at, std::exchange(node.sample_asked, 0)};
+  node.answered_at = loop_.now();
+  node.latency = std::chrono::duration_cast<Micros>(*node.answered_at - asked.at);
+  return asked;
+}
+
+void ClusterMonitor::on_full(Node& node, const ProbeAnswer& answer) {
+  const Asked asked = on_answer(node);
+  node.error.clear();
+  node.retry_soon = false;
+  node.server_version = node.prober.server_version();
+  if (answer.active_backends) node.active_backends = answer.active_backends;
+
+  const std::uint32_t seen = node.last && node.last->started_us == answer.started_us &&
+                                     node.last->system_id == answer.system_id
+                                 ? node.last->timeline
+                                 : 0;
+  node.last = answer;
+  // Within one postmaster's life a timeline never falls, even when the receiver that showed it is gone.
+  if (answer.in_recovery) node.last->timeline = std::max(answer.timeline, seen);
+  node.tracker.succeeded(*node.answered_at, {.system_id = answer.system_id,
+                               .postmaster_start_us = answer.started_us,
+                               .in_recovery = answer.in_recovery});
+  judge();
+  take_position(node, answer.position, asked);
+  settle(node, describe(*node.last));
+}
+
+void ClusterMonitor::on_quick(Node& node, const QuickAnswer& answer) {
+  const Asked asked = on_answer(node);
+  if (answer.in_recovery != node.last->in_recovery ||
+      (!answer.in_recovery && answer.timeline != node.last->timeline)) {
+    node.prober.probe(false);  // promoted, just now: hear everything before believing anything
+    return;
+  }
+  const Lsn position = answer.in_recovery
+                           ? answer.position
+                           : routing::normalise_insert_lsn(answer.position,
+                                                           node.last->wal_segment_size);
+  take_position(node, position, asked);
+  publish_if_changed(node);
+  if (!node.due.armed()) schedule(node);
+  try_sample();
+}
+
+void ClusterMonitor::on_failed(Node& node, FailureKind kind, const PgError& error) {
+  node.error = error.message;
+  node.tracker.failed(loop_.now(), kind);
+  forget_position(node);
+  // Once more at once, where one failure says little.
+  node.retry_soon = node.tracker.health() == NodeHealth::up &&
+                    (kind == FailureKind::terminated || kind == FailureKind::timeout ||
+                     kind == FailureKind::resolve);
+  judge();
+  settle(node, std::string(name(kind)) + ": " + error.message +
+                   (error.sqlstate.empty() ? "" : " sqlstate=" + error.sqlstate));
+}
+
+void ClusterMonitor::take_position(Node& node, Lsn position, Asked asked) {
+  node.last->position = position;
+  node.position_known = true;
+  if (node.last->in_recovery) {
+    update_lag(node);
+    return;
+  }
+  node.lag.reset();
+  node.lag_ok = false;
+  // Sampled before a switch, or asked before this node was accepted: not a sample.
+  if (asked.sample == 0 || verdict_.primary != node.id) return;
+  // The moment of asking is the earliest that the position can be from, so lag is never too small.
+  ring_.add(asked.at, position);
+  sample_ = asked.sample;
+  sample_lsn_ = position;
+  if (events_.changed) events_.changed();
+}
+
+void ClusterMonitor::settle(Node& node, const std::string& how) {
+  const NodeState now = state_of(node);
+  Logged& was = node.logged;
+  if (now.role != was.role || now.health != was.health || now.why != was.why) {
+    const bool bad = now.health != NodeHealth::up || !now.why.empty();
+    std::string line = "cluster=" + name_ + " node=" + node.address.name();
+    if (now.health != was.health)
+      line += " health " + std::string(name(was.health)) + " -> " + std::string(name(now.health));
+    if (now.role != was.role)
+      line += " role " + std::string(name(was.role)) + " -> " + std::string(name(now.role));
+    if (!now.why.empty() && !how.starts_with(now.why)) line += " why=" + now.why;
+    log(bad ? conf::LogLevel::warning : conf::LogLevel::info, line + ": " + how);
+    was = {now.role, now.health, now.why};
+  }
+  publish_if_changed(node);
+  schedule(node);
+  try_sample();
+}
+
+void ClusterMonitor::publish_if_changed(Node& node) {
+  NodeState now = state_of(node);
+  if (same(now, node.shown)) return;
+  node.shown = std::move(now);
+  if (events_.changed) events_.changed();
+}
+
+// --- decisions ---
+
+void ClusterMonitor::judge() {
+  std::vector<routing::ProbeResult> results;
+  results.reserve(nodes_.size());
+  for (const auto& node : nodes_) {
+    routing::ProbeResult& result = results.emplace_back();
+    result.id = node->id;
+    result.health = node->tracker.health();
+    result.heard = node->tracker.heard();
+    result.last_seen = node->tracker.last_success();
+    if (!node->last) continue;
+    result.writable = !node->last->in_recovery;
+    result.system_id = node->last->system_id;
+    result.timeline = node->last->in_recovery ? node->last->following : node->last->timeline;
+  }
+  const routing::Verdict before = verdict_;
+  verdict_ = judge_primary(results, before.accepted, loop_.now(), routing::kFailoverConfirm);
+  const auto& accepted = verdict_.accepted;
+  if (verdict_.primary == before.primary && verdict_.why == before.why &&
+      accepted == before.accepted)
+    return;
+
+  if (before.accepted.timeline != 0 && accepted.timeline > before.accepted.timeline)
+    switched_ = true;
+  if (before.accepted.system_id != 0 && accepted.system_id != before.accepted.system_id)
+    ring_.reset();
+  // The ring is not emptied when a replica of the same system takes over: positions up to the switch are
+  // common to both, so replicas keep a lag (too large rather than too small) and go on serving. If the
+  // new primary stands lower, add() forgets.
+  const bool another = accepted.primary != before.accepted.primary;
+  if (another && before.accepted.primary)
+    if (Node* old = find(*before.accepted.primary)) ++old->replaced;
+
+  Node* now = primary();
+  if (now != nullptr) now->logged.role = NodeRole::primary;  // the line below says so
+  if (verdict_.primary != before.primary || verdict_.why != before.why)
+    log(verdict_.why == PrimaryReason::accepted ? conf::LogLevel::info : conf::LogLevel::warning,
+        "cluster=" + name_ + " primary=" + (now == nullptr ? "none" : now->address.name()) + ": " +
+            std::string(name(verdict_.why)) + " timeline=" + std::to_string(accepted.timeline) +
+            (now == nullptr ? " (writes wait, reads go on)" : ""));
+
+  for (const auto& node : nodes_) {
+    if (node->position_known && node->last->in_recovery) update_lag(*node);
+    publish_if_changed(*node);
+  }
+  if (events_.changed) events_.changed();
+  if (verdict_.primary != before.primary && verdict_.primary) {
+    want_sample();  // floors that are pending, and the ring, need the new primary's position
+    if (events_.accepted) events_.accepted();
+  }
+}
+
+bool ClusterMonitor::foreign(const Node& node) const {
+  return node.last && node.last->system_id != 0 && verdict_.accepted.system_id != 0 &&
+         node.last->system_id != verdict_.accepted.system_id;
+}
+
+// Why a node that is well is not used all the same; "": it is.
+std::string_view ClusterMonitor::misfit(const Node& node) const {
+  if (!node.last || verdict_.primary == node.id) return "";
+  if (foreign(node)) return "other_system";
+  if (verdict_.accepted.timeline != 0 && stale_timeline(node)) return "older_timeline";
+  return node.last->in_recovery || !verdict_.primary ? "" : "second_primary";
+}
+
+// On an older timeline than the primary's a replica may hold what the primary lost.
+bool ClusterMonitor::stale_timeline(const Node& node) const {
+  if (node.last->timeline == 0) return switched_;
+  return node.last->timeline < verdict_.accepted.timeline;
+}
+
+void ClusterMonitor::update_lag(Node& node) {
+  const Instant now = loop_.now();
+  const Node* source = primary();
+  // While there is no primary to fall behind of, time does not make a replica later: reads survive
+  // the loss of the primary. What counts is how far it was behind at the last sample.
+  const bool sampled = source != nullptr && source->tracker.health() == NodeHealth::up;
+  const Instant as_of = sampled ? now : std::min(now, ring_.newest().value_or(now));
+  node.lag.reset();
+  if (!foreign(node) && !stale_timeline(node)) node.lag = ring_.lag(node.last->position, as_of);
+  // The answer stands until the next probe, and lag can grow by that much meanwhile.
+  const Millis margin = std::min(interval_, max_lag_ / 4);
+  node.lag_ok = node.gate.update(node.lag, max_lag_ - margin);
+}
+
+void ClusterMonitor::forget_position(Node& node) {
+  node.position_known = false;
+  node.sample_asked = 0;
+  if (node.tracker.health() == NodeHealth::up) return;
+  node.lag.reset();
+  node.lag_ok = node.gate.update(std::nullopt, max_lag_);
+}
+
+void ClusterMonitor::on_house_keeping() {
+  const Instant now = loop_.now();
+  for (const auto& node : nodes_) {
+    // Late: unknown, and unknown does not serve.
+    if (node->lag && (!node->answered_at || now - *node->answered_at > interval_ + 2 * timeout_)) {
+      node->lag.reset();
+      node->lag_ok = node->gate.update(std::nullopt, max_lag_);
+      publish_if_changed(*node);
+    }
+    if (!node->due.armed() && !node->prober.busy()) schedule(*node);
+  }
+  judge();
+}
+
+// --- rhythm ---
+
+void ClusterMonitor::schedule(Node& node) {
+  if (node.retry_soon) return node.due.once(MonitorProber::kRetryFloor);
+  const Instant now = loop_.now();
+  const Instant asked = node.asked_at.value_or(now);
+  if (node.tracker.health() != NodeHealth::up) {
+    node.due.once(std::min(interval_, kMaxRetry));
+    return;
+  }
+  const Node* source = primary();
+  if (source == nullptr || source == &node || source->tracker.health() != NodeHealth::up) {
+    node.due.once(whole(asked + interval_ - now));
+    return;
+  }
+  // Replicas are asked in the middle half of the time between two samples, one after the other: right
+  // after a sample every one of them would look late.
+  std::size_t place = 0;
+  while (place < nodes_.size() && nodes_[place].get() != &node) ++place;
+  const auto share = Instant::duration(interval_) / 4 +
+                     Instant::duration(interval_) / 2 * static_cast<std::int64_t>(place) /
+                         static_cast<std::int64_t>(nodes_.size());
+  const Instant earliest = now + interval_ / 2;
+  const Instant first = *source->asked_at + share;
+  const auto rounds = first < earliest ? (earliest - first) / Instant::duration(interval_) + 1 : 0;
+  node.due.once(whole(first + interval_ * rounds - now));
+}
+
+void ClusterMonitor::suspect(NodeId id) {
+  Node* node = find(id);
+  if (node == nullptr) return;
+  // What was read over the old connection may be another postmaster's.
+  forget_position(*node);
+  publish_if_changed(*node);
+  node->prober.suspect();
+}
+
+void ClusterMonitor::want_sample() {
+  sample_wanted_ = true;
+  wanted_at_ = loop_.now();
+  try_sample();
+  if (!fast_.armed()) fast_.once(kSampleFloor);
+}
+
+void ClusterMonitor::try_sample() {
+  Node* source = primary();
+  if (!sample_wanted_ || source == nullptr || source->prober.busy()) return;
+  const Instant now = loop_.now();
+  if (last_sample_sent_ && now - *last_sample_sent_ < kSampleFloor) {
+    if (!sample_timer_.armed()) sample_timer_.once(whole(*last_sample_sent_ + kSampleFloor - now));
+    return;
+  }
+  source->prober.quick();  // not connected: the probe that reconnects will be the sample
+}
+
+void ClusterMonitor::on_fast() {
+  if (!wanted_at_ || loop_.now() - *wanted_at_ > kFastFor) return;
+  for (const auto& node : nodes_)
+    if (node->last && node->last->in_recovery && node->tracker.health() == NodeHealth::up)
+      node->prober.quick();
+  fast_.once(kFastProbe);
+}
+
+// --- what others see ---
+
+ClusterMonitor::Node* ClusterMonitor::find(NodeId id) const {
+  for (const auto& node : nodes_)
+    if (node->id == id) return node.get();
+  return nullptr;
+}
+
+ClusterMonitor::Node* ClusterMonitor::primary() const {
+  return verdict_.primary ? find(*verdict_.primary) : nullptr;
+}
+
+bool ClusterMonitor::any_up() const {
+  return std::any_of(nodes_.begin(), nodes_.end(), [](const auto& node) {
+    return node->tracker.health() == NodeHealth::up;
+  });
+}
+
+NodeRole ClusterMonitor::role_of(const Node& node) const {
+  if (verdict_.primary == node.id) return NodeRole::primary;
+  if (node.last && node.last->in_recovery && !foreign(node)) return NodeRole::replica;
+  return NodeRole::unknown;
+}
+
+NodeState ClusterMonitor::state_of(const Node& node) const {
+  NodeState state;
+  state.id = node.id;
+  state.address = node.address;
+  state.ips = node.prober.ips();
+  state.role = role_of(node);
+  state.health = node.tracker.health();
+  state.why = node.tracker.why();
+  if (state.why.empty()) state.why = misfit(node);
+  state.lag = node.lag;
+  state.lag_ok = node.lag_ok;
+  state.incarnation = node.tracker.incarnation() + node.replaced;
+  if (!node.last) return state;
+  if (node.last->in_recovery && node.position_known) state.replayed = node.last->position;
+  state.system_id = node.last->system_id;
+  state.timeline = node.last->timeline;
+  return state;
+}
+
+routing::ClusterState ClusterMonitor::state() const {
+  routing::ClusterState state;
+  state.name = name_;
+  for (const auto& node : nodes_) state.nodes.push_back(state_of(*node));
+  state.primary = verdict_.primary;
+  state.sample = sample_;
+  state.sample_lsn = sample_lsn_;
+  state.samples_sent = samples_sent_;
+  return state;
+}
+
+std::vector<NodeReport> ClusterMonitor::report() const {
+  std::vector<NodeReport> rows;
+  for (const auto& node : nodes_) {
+    const NodeState state = state_of(*node);
+    NodeReport& row = rows.emplace_back();
+    row.cluster = name_;
+    row.address = node->address.name();
+    row.ip = state.ips.empty() ? "" : state.ips.front();
+    row.id = node->id;
+    row.role = state.role;
+    row.health = state.health;
+    row.why = state.why;
+    row.error = node->error;
+    row.lag = state.lag;
+    row.lag_ok = state.lag_ok;
+    row.timeline = state.timeline;
+    row.system_id = state.system_id;
+    row.incarnation = state.incarnation;
+    row.latency = node->latency;
+    if (const auto success = node->tracker.last_success())
+      row.last_success = std::chrono::duration_cast<Millis>(loop_.now() - *success);
+    row.active_backends = node->active_backends;
+    row.server_version = node->server_version;
+    if (!node->last) continue;
+    row.position = node->last->position;
+    row.receiver_running = node->last->receiver_running;
+    row.sees_everything = node->last->sees_everything;
+  }
+  return rows;
+}
+
+ClusterReport ClusterMonitor::summary() const {
+  return {.name = name_,
+          .primary = verdict_.primary,
+          .why = std::string(name(verdict_.why)),
+          .samples_sent = samples_sent_->load(std::memory_order_relaxed),
+          .sample = sample_,
+          .sample_lsn = sample_lsn_};
+}
+
+std::vector<PgTarget> ClusterMonitor::targets(const conf::Settings& settings) const {
+  std::vector<PgTarget> targets;
+  const Node* first = primary();
+  const auto add = [&](const Node& node) {
+    if (node.tracker.health() != NodeHealth::up || node.prober.ips().empty() || foreign(node))
+      return;
+    targets.push_back(pg_target(settings, node.address, node.prober.ips().front()));
+  };
+  if (first != nullptr) add(*first);
+  for (const auto& node : nodes_)
+    if (node.get() != first) add(*node);
+  return targets;
+}
+
+}  // namespace proxy

@@ -1,0 +1,145 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "conf/settings.h"
+#include "proxy/monitor_prober.h"
+#include "routing/lag.h"
+#include "routing/node_health.h"
+#include "routing/primary_judge.h"
+#include "routing/topology.h"
+
+namespace proxy {
+
+// Everything that SHOW NODES wants to know of one node.
+struct NodeReport {
+  std::string cluster, address, ip;  // ip: the numeric address in use; empty: none known
+  routing::NodeId id{};
+  routing::NodeRole role = routing::NodeRole::unknown;
+  routing::NodeHealth health = routing::NodeHealth::unknown;
+  std::string why;    // one word, "" when all is well
+  std::string error;  // the last failure in full, "" after a success
+  std::optional<conf::Millis> lag;
+  bool lag_ok = false;
+  routing::Lsn position;  // primary: insert position; replica: replayed
+  std::uint32_t timeline = 0;
+  std::uint64_t system_id = 0;
+  std::uint64_t incarnation = 0;
+  std::optional<Micros> latency;             // of the last probe that was answered
+  std::optional<conf::Millis> last_success;  // so long ago
+  std::optional<std::int64_t> active_backends;
+  bool receiver_running = false;  // replica
+  bool sees_everything = false;   // the monitor role has pg_monitor
+  std::string server_version;
+};
+
+// And of one cluster: who may be written to, and why or why not.
+struct ClusterReport {
+  std::string name;
+  std::optional<routing::NodeId> primary;
+  std::string why;  // routing::PrimaryReason
+  std::uint64_t samples_sent = 0, sample = 0;
+  routing::Lsn sample_lsn;
+};
+
+// Watches the nodes of one [cluster.NAME]: asks each of them (MonitorProber), feeds the pure deciders of
+// routing/ (health, lag, primary) with what they say, and keeps the ClusterState that workers see.
+//
+// Rhythm: every node each probe.interval, spread so that replicas are asked between two samples of the
+// primary; a node that is not up at least every second; a suspected one at once. While sessions wait
+// for a floor (want_sample) the primary is sampled as often as every kSampleFloor and replicas are asked
+// every kFastProbe.
+class ClusterMonitor {
+ public:
+  struct Events {
+    std::function<void()> changed;   // state() differs from what it was
+    std::function<void()> accepted;  // another primary was accepted
+  };
+
+  ClusterMonitor(net::Loop& loop, MonitorResolver& resolver, std::string name, Events events);
+  ~ClusterMonitor();
+
+  struct Member {
+    routing::NodeId id;
+    conf::NodeAddress address;
+  };
+  // Nodes that stay keep their connection and everything that is known of them.
+  void configure(const conf::Settings& settings, const std::vector<Member>& members);
+
+  void suspect(routing::NodeId id);
+  void want_sample();
+
+  routing::ClusterState state() const;
+  std::vector<NodeReport> report() const;
+  ClusterReport summary() const;
+  // Nodes that answer, the primary first: where a query of the control plane may go.
+  std::vector<PgTarget> targets(const conf::Settings& settings) const;
+  bool any_up() const;
+
+  static constexpr conf::Millis kSampleFloor{5};
+  static constexpr conf::Millis kFastProbe{20};
+  static constexpr conf::Millis kFastFor{1000};         // after the last want_sample()
+  static constexpr conf::Millis kMaxRetry{1000};        // a node that is not up is asked at least so often
+  static constexpr unsigned kBackendsEvery = 10;        // probes per count of active backends
+
+ private:
+  struct Node;
+  struct Logged;
+  struct Asked {
+    Instant at;
+    std::uint64_t sample;  // 0: this was no sample
+  };
+
+  Asked on_answer(Node& node);
+  void on_asking(Node& node);
+  void on_full(Node& node, const ProbeAnswer& answer);
+  void on_quick(Node& node, const QuickAnswer& answer);
+  void on_failed(Node& node, routing::FailureKind kind, const PgError& error);
+  void on_house_keeping();
+  void on_fast();
+
+  void settle(Node& node, const std::string& how);
+  void take_position(Node& node, routing::Lsn position, Asked asked);
+  void judge();
+  void try_sample();
+  void schedule(Node& node);
+  void update_lag(Node& node);
+  void forget_position(Node& node);
+  void publish_if_changed(Node& node);
+  bool stale_timeline(const Node& node) const;
+  bool foreign(const Node& node) const;
+  std::string_view misfit(const Node& node) const;
+  routing::NodeRole role_of(const Node& node) const;
+  routing::NodeState state_of(const Node& node) const;
+  Node* find(routing::NodeId id) const;
+  Node* primary() const;
+
+  net::Loop& loop_;
+  MonitorResolver& resolver_;
+  const std::string name_;
+  const Events events_;
+  conf::Millis interval_{500}, timeout_{1000}, max_lag_{10'000};
+
+  std::vector<std::unique_ptr<Node>> nodes_;
+  routing::LagRing ring_;
+  routing::Verdict verdict_{std::nullopt, routing::PrimaryReason::waiting_for_probes, {}};
+  bool switched_ = false;  // a timeline newer than the first one was accepted in our life
+
+  std::shared_ptr<std::atomic<std::uint64_t>> samples_sent_;
+  std::uint64_t sample_ = 0;
+  routing::Lsn sample_lsn_;
+  std::optional<Instant> last_sample_sent_;
+  bool sample_wanted_ = false;
+  std::optional<Instant> wanted_at_;
+
+  net::Timer house_keeping_, sample_timer_, fast_;
+};
+
+}  // namespace proxy

@@ -1,0 +1,550 @@
+#include "proxy/relay.h"
+
+#include <algorithm>
+#include <array>
+
+#include "conf/check.h"
+#include "proxy/client.h"
+#include "proxy/server.h"
+#include "proxy/wire/backend.h"
+#include "proxy/wire/framer.h"
+#include "proxy/wire/frontend.h"
+#include "proxy/wire/sqlstate.h"
+#include "proxy/worker.h"
+
+namespace proxy {
+namespace {
+
+using wire::For;
+using wire::Request;
+namespace fe = wire::frontend;
+
+// The head of a message that is streamed must hold the names in it; Postgres has no limit for names on
+// the wire, and no driver comes near this one.
+constexpr std::size_t kMaxNames = std::size_t{16} << 10;
+// Requests without an answer that one client may have outstanding. Postgres sends what it has when its
+// buffer of 8 KiB is full, some 1,600 of the shortest answers, so a client that reads always gets on.
+constexpr std::size_t kMaxDepth = std::size_t{1} << 16;
+
+using FactsRef = std::shared_ptr<const routing::Facts>;
+
+const FactsRef& classify(Worker& worker, const Client& client, std::string_view sql) {
+  return worker.classifier().classify(sql, client.standard_strings);
+}
+
+void note(Scan* scan, const FactsRef& facts) {
+  scan->facts.add(*facts);
+  if (!facts->settings.empty()) scan->changes = facts;
+  scan->unpins |= facts->unpins_all;
+  scan->deallocates |= facts->deallocates_all;
+}
+
+Scan malformed(std::string problem) {
+  Scan scan;
+  scan.what = Scan::What::malformed;
+  scan.problem = std::move(problem);
+  return scan;
+}
+
+std::string quoted_type(char type) {
+  const auto byte = static_cast<unsigned char>(type);
+  if (byte > 0x20 && byte < 0x7f) return std::string("\"") + type + "\"";
+  constexpr char kHex[] = "0123456789abcdef";
+  return std::string("0x") + kHex[byte >> 4] + kHex[byte & 15];
+}
+
+// Puts the bytes for a server together without copying what is large: runs of the client's own bytes,
+// and bytes of ours in between.
+class Gather {
+ public:
+  explicit Gather(std::string& scratch) : scratch_(scratch) { scratch_.clear(); }
+
+  // Bytes of the client's, which stay where they are until they are sent.
+  void pass(std::string_view bytes) {
+    if (bytes.empty()) return;
+    if (bytes.size() <= kCopy) {
+      ours([bytes](std::string& out) { out.append(bytes); });
+      return;
+    }
+    parts_[count_++] = {bytes.data(), 0, bytes.size()};
+    if (count_ + 2 > parts_.size()) flatten();
+  }
+  // Bytes that `write` appends.
+  template <class Write>
+  void ours(Write write) {
+    const std::size_t before = scratch_.size();
+    write(scratch_);
+    if (count_ > 0 && parts_[count_ - 1].from == nullptr) {
+      parts_[count_ - 1].size += scratch_.size() - before;
+    } else {
+      parts_[count_++] = {nullptr, before, scratch_.size() - before};
+      if (count_ + 2 > parts_.size()) flatten();
+    }
+  }
+  std::span<const iovec> finish() {
+    for (std::size_t i = 0; i < count_; ++i) {
+      const Part& part = parts_[i];
+      const char* base = part.from != nullptr ? part.from : scratch_.data() + part.offset;
+      vectors_[i] = {const_cast<char*>(base), part.size};
+    }
+    return {vectors_.data(), count_};
+  }
+
+ private:
+  static constexpr std::size_t kCopy = 2048;  // below it a copy is cheaper than one more part
+  struct Part {
+    const char* from;  // null: in scratch_
+    std::size_t offset, size;
+  };
+  // Too many parts for one system call: what there is becomes one.
+  void flatten() {
+    std::string joined;
+    for (std::size_t i = 0; i < count_; ++i)
+      joined.append(parts_[i].from != nullptr ? parts_[i].from : scratch_.data() + parts_[i].offset,
+                    parts_[i].size);
+    scratch_ = std::move(joined);
+    parts_[0] = {nullptr, 0, scratch_.size()};
+    count_ = 1;
+  }
+
+  std::string& scratch_;
+  std::array<Part, 32> parts_;
+  std::array<iovec, 32> vectors_;
+  std::size_t count_ = 0;
+};
+
+// What a prepared statement does, judged by the newest catalogue.
+const FactsRef& current_facts(Worker& worker, const Client& client, ClientStatement& statement) {
+  if (statement.catalog_version != worker.catalog()->version()) {
+    statement.facts = classify(worker, client, statement.statement->text());
+    statement.catalog_version = worker.catalog()->version();
+  }
+  return statement.facts;
+}
+
+}  // namespace
+
+Scan scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may_grow) {
+  Scan scan;
+  const std::size_t limit = worker.settings().limits_batch.count;
+  bool unnamed_here = false;  // the unnamed statement was parsed in this batch
+  std::size_t at = 0;
+
+  const auto batch = [&](std::size_t size) {
+    scan.what = Scan::What::batch;
+    scan.size = size;
+    return scan;
+  };
+
+  for (;;) {
+    wire::Frame frame;
+    const wire::Cut cut = wire::cut(bytes.substr(at), &frame);
+    if (cut == wire::Cut::malformed)
+      return malformed("invalid length of a message of type " + quoted_type(bytes[at]));
+    if (cut == wire::Cut::need_more) {
+      if (at > 0 && !may_grow) return batch(at);
+      if (at > limit) {
+        scan.facts.too_large = true;
+        return batch(at);
+      }
+      scan.what = Scan::What::need_more;
+      return scan;
+    }
+
+    switch (frame.type) {
+      case fe::kCopyData:
+      case fe::kCopyDone:
+      case fe::kCopyFail: {
+        if (at > 0) return batch(at);
+        if (frame.type != fe::kCopyData && !frame.complete) {
+          if (frame.size > limit) return malformed("a CopyFail message of that size");
+          return scan;
+        }
+        scan.what = Scan::What::copy;
+        // CopyData needs no look: one message, or what is here of it.
+        scan.size = std::min(bytes.size(), frame.size);
+        scan.streams = frame.size - scan.size;
+        return scan;
+      }
+      case fe::kTerminate:
+        if (at > 0) return batch(at);
+        scan.what = Scan::What::terminate;
+        return scan;
+      case fe::kQuery:
+      case fe::kFunctionCall:
+      case fe::kParse:
+      case fe::kBind:
+      case fe::kDescribe:
+      case fe::kExecute:
+      case fe::kClose:
+      case fe::kSync:
+      case fe::kFlush: break;
+      default:
+        if (at > 0) return batch(at);
+        return malformed("invalid frontend message type " + quoted_type(frame.type));
+    }
+
+    const bool too_large = !frame.complete && at + frame.size > limit;
+    if (!frame.complete && !too_large) {
+      if (at > 0 && !may_grow) return batch(at);
+      scan.what = Scan::What::need_more;
+      return scan;
+    }
+    if (too_large && frame.type != fe::kQuery && frame.type != fe::kFunctionCall &&
+        frame.type != fe::kParse && frame.type != fe::kBind)
+      return malformed("a message of type " + quoted_type(frame.type) + " with an invalid length");
+
+    const std::size_t payload = frame.size - wire::kHeaderSize;
+    switch (frame.type) {
+      case fe::kQuery: {
+        const auto query = wire::peek_query(frame.body, payload);
+        if (!query) return malformed(query.error().message);
+        if (query->text_complete && !too_large) {
+          note(&scan, classify(worker, client, query->text));
+        } else {
+          scan.facts.too_large = true;
+        }
+        break;
+      }
+      case fe::kFunctionCall: {
+        scan.facts.kind = std::max(scan.facts.kind, routing::StatementClass::write);
+        scan.facts.why = routing::ClassReason::utility;
+        scan.facts.too_large |= too_large;
+        break;
+      }
+      case fe::kParse: {
+        const auto parse = wire::peek_parse(frame.body, payload);
+        if (!parse) return malformed(parse.error().message);
+        if (!*parse) {
+          if (frame.body.size() > kMaxNames) return malformed("the name of a prepared statement is too long");
+          return scan;
+        }
+        const wire::ParseHead& head = **parse;
+        if (too_large) {
+          if (!head.name.empty()) {
+            scan.what = Scan::What::refused;
+            scan.size = std::min(bytes.size(), at + frame.size);
+            scan.streams = at + frame.size - scan.size;
+            scan.problem = "statement \"" + std::string(head.name) +
+                           "\" is larger than limits.batch allows for a prepared statement";
+            return scan;
+          }
+          scan.facts.too_large = true;
+          break;
+        }
+        note(&scan, classify(worker, client, head.text));
+        unnamed_here |= head.name.empty();
+        break;
+      }
+      case fe::kBind: {
+        const auto bind = wire::peek_bind(frame.body, payload);
+        if (!bind) return malformed(bind.error().message);
+        if (!*bind) {
+          if (frame.body.size() > kMaxNames) return malformed("the name of a statement or portal is too long");
+          return scan;
+        }
+        const wire::BindHead& head = **bind;
+        if (too_large) scan.facts.too_large = true;
+        if (head.statement.empty()) {
+          if (!unnamed_here && client.unnamed_facts) note(&scan, client.unnamed_facts);
+          break;
+        }
+        // One that was parsed in this batch is noted already.
+        if (ClientStatement* statement = client.find_statement(head.statement))
+          note(&scan, current_facts(worker, client, *statement));
+        break;
+      }
+      case fe::kDescribe:
+      case fe::kClose: {
+        const auto describe = wire::peek_describe(frame.body, payload);
+        if (!describe) return malformed(describe.error().message);
+        break;
+      }
+      case fe::kExecute: {
+        const auto execute = wire::peek_execute(frame.body, payload);
+        if (!execute) return malformed(execute.error().message);
+        break;
+      }
+      default: break;
+    }
+
+    if (!frame.complete) {
+      scan.streams = frame.size - (bytes.size() - at);
+      return batch(bytes.size());
+    }
+    at += frame.size;
+    if (frame.type == fe::kQuery || frame.type == fe::kFunctionCall || frame.type == fe::kSync)
+      return batch(at);
+    if (frame.type == fe::kFlush) {
+      // The sequence goes on after this, with what nobody knows yet: only the primary takes everything.
+      scan.facts.open_ended = true;
+      return batch(at);
+    }
+    if (at > limit) {
+      scan.facts.too_large = true;
+      return batch(at);
+    }
+  }
+}
+
+bool must_stay(const Client& client) {
+  const Server* server = client.server;
+  if (server == nullptr) return false;
+  return client.sticky || server->status != 'I' || server->pipeline.open_sequence() ||
+         server->pipeline.copying_in() || routing::any(client.pins) ||
+         client.identity->mode == conf::PoolMode::session;
+}
+
+void link(Client& client, Server& server) {
+  ENSURE(client.server == nullptr && server.client == nullptr);
+  client.server = &server;
+  server.client = &client;
+}
+
+void unlink(Client& client, Server& server) {
+  ENSURE(client.server == &server && server.client == &client);
+  client.server = nullptr;
+  server.client = nullptr;
+  client.sticky = false;
+}
+
+bool prepare_session(Worker& worker, Client& client, Server& server, std::string& prefix) {
+  const pool::SettingsRef& wanted = client.session->current();
+  if (server.session.current() == wanted || !server.pipeline.idle() || server.status != 'I')
+    return true;
+  const std::string sql = pool::replay_sql(*server.session.current(), *wanted);
+  const bool changes_identity = [&] {
+    for (const pool::SettingsRef& set : {server.session.current(), wanted})
+      for (const pool::Setting& setting : set->entries)
+        if (setting.name == "role" || setting.name == "session_authorization") return true;
+    return false;
+  }();
+  server.session.assume(wanted);
+  if (sql.empty()) return true;
+  worker.count().settings_replays.add();
+  server.pipeline.sent({Request::query, For::nobody});
+  server.unnamed_version = 0;
+  wire::append_query(prefix, sql);
+  return !changes_identity && client.state() != ClientState::login;
+}
+
+bool forward_batch(Worker& worker, Client& client, std::string_view bytes, std::string prefix) {
+  Server& server = *client.server;
+  wire::Pipeline& pipeline = server.pipeline;
+  Gather gather(worker.scratch());
+  if (!prefix.empty()) gather.ours([&prefix](std::string& out) { out += prefix; });
+
+  const auto make_room = [&] {
+    const auto limit = static_cast<std::size_t>(worker.settings().pool_max_prepared_statements);
+    while (server.statements.size() >= limit && server.statements.size() > 0) {
+      const pool::PreparedRef oldest = server.statements.evict();
+      gather.ours([&](std::string& out) {
+        wire::append_close(out, wire::Named::statement, oldest->server_name);
+      });
+      pipeline.sent({Request::close, For::nobody});
+    }
+  };
+  const auto make_known = [&](const pool::PreparedRef& statement) {
+    if (server.statements.touch(statement->id)) return;
+    make_room();
+    gather.ours([&](std::string& out) {
+      out.push_back(fe::kParse);
+      wire::append_u32(out, static_cast<std::uint32_t>(4 + statement->server_name.size() + 1 +
+                                                       statement->tail.size()));
+      out += statement->server_name;
+      out.push_back('\0');
+      out += statement->tail;
+    });
+    if (!pipeline.skipping()) server.statements.add(statement);
+    pipeline.sent({Request::parse, For::nobody, statement->id});
+    worker.count().prepared_parses_injected.add();
+  };
+  const auto make_unnamed_known = [&] {
+    if (client.unnamed_version == 0 || server.unnamed_version == client.unnamed_version) return;
+    gather.ours([&](std::string& out) {
+      out.push_back(fe::kParse);
+      wire::append_u32(out, static_cast<std::uint32_t>(4 + 1 + client.unnamed.size()));
+      out.push_back('\0');
+      out += client.unnamed;
+    });
+    if (!pipeline.skipping()) server.unnamed_version = client.unnamed_version;
+    pipeline.sent({Request::parse, For::nobody});
+    worker.count().prepared_parses_injected.add();
+  };
+  const auto find = [&](std::string_view name) -> pool::PreparedRef {
+    const ClientStatement* found = client.find_statement(name);
+    return found == nullptr ? nullptr : found->statement;
+  };
+
+  if (server.in_flight.size() == pipeline.ready_owed()) {
+    server.in_flight.push_back({.arrived = client.arrived,
+                                .sent = worker.now(),
+                                .kind = client.batch.kind,
+                                .step = client.batch.step,
+                                .pins = client.batch.pins,
+                                .unpins = client.batch_unpins,
+                                .deallocates = client.batch_deallocates,
+                                .changes = std::move(client.batch_changes)});
+  } else {
+    InFlight& open = server.in_flight.back();
+    open.kind = std::max(open.kind, client.batch.kind);
+    if (client.batch.step != routing::TransactionStep::none) open.step = client.batch.step;
+    open.pins |= client.batch.pins;
+    open.unpins |= client.batch_unpins;
+    open.deallocates |= client.batch_deallocates;
+    if (client.batch_changes) open.changes = std::move(client.batch_changes);
+  }
+  if (client.batch.step != routing::TransactionStep::none || routing::any(client.batch.pins))
+    client.sticky = true;
+
+  std::size_t at = 0, passed = 0;  // bytes[passed, at) go as they are
+  const auto pass_before = [&] {
+    gather.pass(bytes.substr(passed, at - passed));
+    passed = at;
+  };
+  while (at < bytes.size()) {
+    wire::Frame frame;
+    const wire::Cut cut = wire::cut(bytes.substr(at), &frame);
+    ENSURE(cut == wire::Cut::frame);
+    const std::size_t payload = frame.size - wire::kHeaderSize;
+    const std::size_t here = std::min(frame.size, bytes.size() - at);
+    switch (frame.type) {
+      case fe::kQuery:
+        client.unnamed_version = server.unnamed_version = 0;
+        client.unnamed_facts = nullptr;
+        pipeline.sent({Request::query});
+        break;
+      case fe::kFunctionCall: pipeline.sent({Request::function_call}); break;
+      case fe::kSync: pipeline.sent({Request::sync}); break;
+      case fe::kFlush: break;
+      case fe::kExecute: pipeline.sent({Request::execute}); break;
+      case fe::kParse: {
+        const auto parse = wire::peek_parse(frame.body, payload);
+        const wire::ParseHead& head = **parse;
+        if (head.name.empty()) {
+          // A statement too large to be kept is gone when the client changes servers.
+          const bool keep = frame.complete;
+          client.unnamed_version = keep ? worker.next_version() : 0;
+          server.unnamed_version = pipeline.skipping() ? 0 : client.unnamed_version;
+          if (keep) {
+            client.unnamed.assign(frame.body.substr(head.after_name));
+            client.unnamed_facts = classify(worker, client, head.text);
+          }
+          pipeline.sent({Request::parse});
+          break;
+        }
+        pass_before();
+        passed = at + frame.size;
+        if (client.find_statement(head.name) != nullptr) {
+          // Postgres would refuse it; a text that does not parse makes this server refuse it too, so that
+          // the transaction fails on both sides, and its words are replaced by Postgres's for this case.
+          std::string error;
+          wire::append_error(error, {.severity = "ERROR",
+                                     .sqlstate = wire::sqlstate::kDuplicatePreparedStatement,
+                                     .message = "prepared statement \"" + std::string(head.name) +
+                                                "\" already exists"});
+          if (!pipeline.skipping()) client.doomed.push_back(std::move(error));
+          gather.ours([](std::string& out) {
+            wire::append_parse(out, "pgsluice_doomed", "statement exists", {});
+          });
+          pipeline.sent({Request::parse, For::doomed});
+          break;
+        }
+        const pool::PreparedRef statement =
+            worker.shared().prepared.intern(frame.body.substr(head.after_name));
+        const bool skipping = pipeline.skipping();
+        if (!skipping) {
+          if (!client.prepared) client.prepared = std::make_unique<ClientStatements>();
+          (*client.prepared)[std::string(head.name)] = {statement, classify(worker, client, head.text),
+                                                        worker.catalog()->version()};
+          client.tentative.push_back({statement->id, std::string(head.name), {}, false});
+        }
+        if (server.statements.touch(statement->id)) {
+          pipeline.sent({Request::parse, For::local, statement->id});
+        } else {
+          make_room();
+          gather.ours([&](std::string& out) {
+            wire::append_renamed_parse(out, head, statement->server_name, payload);
+          });
+          passed = at + wire::kHeaderSize + head.after_name;
+          if (!skipping) server.statements.add(statement);
+          pipeline.sent({Request::parse, For::client, statement->id});
+        }
+        break;
+      }
+      case fe::kBind: {
+        const auto bind = wire::peek_bind(frame.body, payload);
+        const wire::BindHead& head = **bind;
+        if (head.statement.empty()) {
+          pass_before();
+          make_unnamed_known();
+        } else if (const pool::PreparedRef statement = find(head.statement)) {
+          pass_before();
+          make_known(statement);
+          gather.ours([&](std::string& out) {
+            wire::append_renamed_bind(out, head, statement->server_name, payload);
+          });
+          passed = at + wire::kHeaderSize + head.after_names;
+        }
+        pipeline.sent({Request::bind});
+        break;
+      }
+      case fe::kDescribe: {
+        const auto describe = wire::peek_describe(frame.body, payload);
+        const wire::DescribeHead& head = **describe;
+        if (head.kind == wire::Named::portal) {
+          pipeline.sent({Request::describe_portal});
+          break;
+        }
+        if (head.name.empty()) {
+          pass_before();
+          make_unnamed_known();
+        } else if (const pool::PreparedRef statement = find(head.name)) {
+          pass_before();
+          make_known(statement);
+          gather.ours([&](std::string& out) {
+            wire::append_describe(out, wire::Named::statement, statement->server_name);
+          });
+          passed = at + frame.size;
+        }
+        pipeline.sent({Request::describe_statement});
+        break;
+      }
+      case fe::kClose: {
+        const auto close = wire::peek_describe(frame.body, payload);
+        const wire::DescribeHead& head = **close;
+        const pool::PreparedRef statement =
+            head.kind == wire::Named::statement && !head.name.empty() ? find(head.name) : nullptr;
+        if (statement == nullptr) {
+          if (head.kind == wire::Named::statement && head.name.empty()) {
+            client.unnamed_version = server.unnamed_version = 0;
+            client.unnamed_facts = nullptr;
+          }
+          pipeline.sent({Request::close});
+          break;
+        }
+        // The server keeps it: somebody else may want the same text.
+        pass_before();
+        passed = at + frame.size;
+        if (!pipeline.skipping()) {
+          const auto found = client.prepared->find(head.name);
+          client.tentative.push_back(
+              {statement->id, std::string(head.name), std::move(found->second), true});
+          client.prepared->erase(found);
+        }
+        pipeline.sent({Request::close, For::local, statement->id});
+        break;
+      }
+      default: ENSURE(false);
+    }
+    at += here;
+  }
+  passed = std::min(passed, bytes.size());
+  pass_before();
+  server.reconcile();
+  worker.count().server_bytes_sent.add(bytes.size());
+  if (pipeline.depth() > kMaxDepth) client.pause_reading();
+  return server.send(gather.finish());
+}
+
+}  // namespace proxy

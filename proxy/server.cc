@@ -1,0 +1,514 @@
+#include "proxy/server.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "conf/check.h"
+#include "proxy/client.h"
+#include "proxy/relay.h"
+#include "proxy/server_login.h"
+#include "proxy/wire/backend.h"
+#include "proxy/wire/framer.h"
+#include "proxy/wire/frontend.h"
+#include "proxy/wire/sqlstate.h"
+#include "proxy/worker.h"
+
+namespace proxy {
+
+namespace be = wire::backend;
+using wire::For;
+using wire::Request;
+
+std::string_view name(ServerEnd end) {
+  switch (end) {
+    case ServerEnd::idle_too_long: return "idle_too_long";
+    case ServerEnd::lifetime: return "lifetime";
+    case ServerEnd::node_changed: return "node_changed";
+    case ServerEnd::connect_failed: return "connect_failed";
+    case ServerEnd::login_failed: return "login_failed";
+    case ServerEnd::lost: return "lost";
+    case ServerEnd::unexpected_message: return "unexpected_message";
+    case ServerEnd::replay_failed: return "replay_failed";
+    case ServerEnd::client_vanished: return "client_vanished";
+    case ServerEnd::reset_failed: return "reset_failed";
+    case ServerEnd::cancel_failed: return "cancel_failed";
+    case ServerEnd::surplus: return "surplus";
+    case ServerEnd::shutdown: return "shutdown";
+    case ServerEnd::count_: break;
+  }
+  return "unknown";
+}
+
+Server::Server(Worker& worker, Identity& identity, const routing::NodeState& node)
+    : session(worker.interner().empty()),
+      worker_(&worker),
+      identity_(&identity),
+      node_(node.id),
+      incarnation_(node.incarnation),
+      node_name_(node.address.name()),
+      node_host_(node.address.host),
+      port_(node.address.port) {
+  connected_at = worker.now();
+  // All addresses of a name are tried: each attempt takes the next one.
+  if (!node.ips.empty()) ip_ = node.ips[worker.random()() % node.ips.size()];
+  login_ = std::make_unique<ServerLogin>(worker, *this);
+}
+
+Server::~Server() = default;
+
+std::string Server::tls_description() const {
+  return socket_.tls() == nullptr ? "" : socket_.tls()->describe();
+}
+
+conf::Status Server::start() { return socket_.connect(worker_->loop(), ip_, port_, *this); }
+
+// --- bytes out -------------------------------------------------------------------------------------
+
+bool Server::send(std::span<const iovec> parts) {
+  std::size_t skip = 0;
+  if (unsent() == 0) {
+    const net::Transfer written = socket_.write(parts);
+    if (written.ended()) return false;
+    skip = written.count;
+  }
+  for (const iovec& part : parts) {
+    if (skip >= part.iov_len) {
+      skip -= part.iov_len;
+      continue;
+    }
+    out_.append(static_cast<const char*>(part.iov_base) + skip, part.iov_len - skip);
+    skip = 0;
+  }
+  if (unsent() > 0) {
+    socket_.want_write(true);
+    if (client != nullptr && unsent() > worker_->settings().limits_client_buffer.count)
+      client->pause_reading();
+  }
+  return true;
+}
+
+bool Server::send(std::string_view bytes) {
+  const iovec part{const_cast<char*>(bytes.data()), bytes.size()};
+  return send(std::span(&part, 1));
+}
+
+void Server::on_writable() {
+  if (login_ && login_->stage() == ServerLogin::Stage::connecting) {
+    on_connected();
+    return;
+  }
+  if (login_ && login_->stage() == ServerLogin::Stage::tls_handshake) {
+    login_->go_on_with_handshake();
+    return;
+  }
+  while (unsent() > 0) {
+    const iovec part{out_.data() + out_sent_, unsent()};
+    const net::Transfer written = socket_.write(std::span(&part, 1));
+    if (written.ended()) {
+      lose("the connection was closed while a statement was being sent");
+      return;
+    }
+    if (written.count == 0) return;
+    out_sent_ += written.count;
+  }
+  out_ = {};
+  out_sent_ = 0;
+  socket_.want_write(false);
+  if (client != nullptr) client->update_reading();
+}
+
+void Server::resume_reading() {
+  if (!socket_.is_open() || socket_.reading()) return;
+  socket_.resume_reading();
+  if (socket_.has_buffered()) worker_->read_again(*this);
+}
+
+// --- connecting ------------------------------------------------------------------------------------
+
+void Server::on_connected() {
+  if (const int error = socket_.finish_connect(); error != 0) {
+    login_failed(true, std::string(wire::sqlstate::kConnectionFailure),
+                 "could not connect to " + node_name_ + ": " + std::strerror(error));
+    return;
+  }
+  socket_.set_keepalive(worker_->settings().listen_tcp_keepalive);
+  login_->connected();
+}
+
+void Server::login_failed(bool node_is_at_fault, std::string sqlstate, std::string message) {
+  worker_->server_failed(*this, node_is_at_fault, sqlstate, message);
+}
+
+// --- bytes in --------------------------------------------------------------------------------------
+
+void Server::lose(std::string_view why) {
+  if (login_) {
+    login_failed(true, std::string(wire::sqlstate::kConnectionFailure),
+                 node_name_ + " closed the connection during login");
+    return;
+  }
+  worker_->retire(*this, ServerEnd::lost, why);
+}
+
+void Server::on_readable() {
+  if (state == pool::ServerState::closing) return;
+  if (login_ && login_->stage() == ServerLogin::Stage::connecting) return;
+  if (login_ && login_->stage() == ServerLogin::Stage::tls_handshake) {
+    login_->go_on_with_handshake();
+    return;
+  }
+  const std::span<char> buffer = worker_->read_buffer();
+  const std::size_t kept = carry_.size();
+  std::memcpy(buffer.data(), carry_.data(), kept);
+  const net::Transfer got = socket_.read(buffer.subspan(kept, Worker::kReadSize));
+  if (!got.moved()) {
+    if (got.ended()) lose("the server closed the connection");
+    return;
+  }
+  worker_->count().server_bytes_received.add(got.count);
+  const std::string_view bytes(buffer.data(), kept + got.count);
+  const bool more = socket_.has_buffered();
+  const std::size_t used = login_ ? login_->on_bytes(bytes) : relay(bytes);
+  if (state == pool::ServerState::closing) return;
+  carry_.assign(bytes.substr(used));
+  if (login_ && login_->stage() == ServerLogin::Stage::done) {
+    login_done();
+    return;
+  }
+  if (more && socket_.reading()) worker_->read_again(*this);
+}
+
+void Server::login_done() {
+  login_ = nullptr;
+  if (!carry_.empty()) {
+    worker_->retire(*this, ServerEnd::unexpected_message, "bytes after the first ReadyForQuery");
+    return;
+  }
+  worker_->server_ready(*this);
+}
+
+void Server::reconcile() {
+  while (in_flight.size() > pipeline.ready_owed() + std::size_t{1})
+    in_flight.erase(in_flight.begin() + 1);
+}
+
+namespace {
+
+// What goes to the client of one read: runs of the server's bytes, and now and then a few of ours.
+class Outgoing {
+ public:
+  explicit Outgoing(std::string_view bytes) : bytes_(bytes) {}
+
+  void pass(std::size_t from, std::size_t to) {
+    if (from == to) return;
+    if (count_ > 0 && !mixed_ && end_ == from) {
+      end_ = to;
+      parts_[count_ - 1].iov_len += to - from;
+      return;
+    }
+    if (count_ == parts_.size()) {
+      mix();
+    }
+    if (mixed_) {
+      own_.append(bytes_.substr(from, to - from));
+      return;
+    }
+    parts_[count_++] = {const_cast<char*>(bytes_.data()) + from, to - from};
+    end_ = to;
+  }
+  void add(std::string_view ours) {
+    mix();
+    own_.append(ours);
+  }
+  std::span<const iovec> parts() {
+    if (mixed_) {
+      parts_[0] = {own_.data(), own_.size()};
+      count_ = own_.empty() ? 0 : 1;
+    }
+    return {parts_.data(), count_};
+  }
+  void clear() {
+    count_ = 0;
+    mixed_ = false;
+    own_.clear();
+    end_ = 0;
+  }
+
+ private:
+  void mix() {
+    if (mixed_) return;
+    for (std::size_t i = 0; i < count_; ++i)
+      own_.append(static_cast<const char*>(parts_[i].iov_base), parts_[i].iov_len);
+    mixed_ = true;
+  }
+  std::string_view bytes_;
+  std::array<iovec, 16> parts_;
+  std::size_t count_ = 0;
+  std::size_t end_ = 0;
+  bool mixed_ = false;
+  std::string own_;
+};
+
+std::string_view local_answer(Request request) {
+  using namespace std::string_view_literals;
+  return request == Request::close ? "3\0\0\0\4"sv : "1\0\0\0\4"sv;
+}
+
+}  // namespace
+
+std::size_t Server::relay(std::string_view bytes) {
+  Outgoing out(bytes);
+  std::size_t at = 0;
+  bool spoiled = false;      // said something that nobody asked for
+  std::string fatal;         // the server's last words
+
+  while (at < bytes.size()) {
+    if (pass_left_ > 0) {
+      const std::size_t here = std::min(pass_left_, bytes.size() - at);
+      if (!pass_swallow_) out.pass(at, at + here);
+      pass_left_ -= here;
+      at += here;
+      continue;
+    }
+    wire::Frame frame;
+    const wire::Cut cut = wire::cut(bytes.substr(at), &frame);
+    if (cut == wire::Cut::need_more) break;
+    if (cut == wire::Cut::malformed) {
+      spoiled = true;
+      break;
+    }
+    const bool small = frame.size <= kWhole;
+    if (!frame.complete && small && frame.type != be::kDataRow && frame.type != be::kCopyData) break;
+
+    if (frame.type == be::kParameterStatus) {
+      if (const auto told = wire::decode_parameter_status(frame.body); told && frame.complete)
+        parameter_changed(told->name, told->value);
+    }
+    const wire::Pipeline::Verdict verdict = pipeline.on_answer(frame.type);
+    if (verdict.unexpected) {
+      if (frame.type == be::kErrorResponse) {
+        const wire::ErrorFields error = wire::peek_error(frame.body);
+        fatal = std::string(error.message);
+      }
+      spoiled = true;
+      break;
+    }
+    bool swallow = verdict.swallow;
+    std::string_view instead;
+    switch (frame.type) {
+      case be::kErrorResponse: {
+        const wire::ErrorFields error = wire::peek_error(frame.body);
+        if (error.severity == "FATAL" || error.severity == "PANIC") {
+          fatal = "the server ended the connection: " + std::string(error.message);
+          swallow = true;
+          break;
+        }
+        swallow = on_error(*verdict.answered, error, &instead);
+        break;
+      }
+      case be::kParameterStatus:
+        // A server that becomes primary while we hold it says so; the client's idea does not change.
+        if (frame.body.starts_with("in_hot_standby")) swallow = true;
+        break;
+      case be::kParseComplete:
+      case be::kCloseComplete:
+        if (client != nullptr && !client->tentative.empty() && verdict.answered->whom != For::nobody)
+          settle(verdict.answered->tag);
+        break;
+      case be::kCommandComplete:
+        if (status != 'I' && session.on_trial())
+          committed_ = frame.body.starts_with("COMMIT") || frame.body.starts_with("PREPARE");
+        break;
+      case be::kReadyForQuery:
+        if (frame.body.size() != 1) {
+          spoiled = true;
+          break;
+        }
+        on_ready(frame.body[0], verdict.answered->whom);
+        break;
+      default: break;
+    }
+    if (spoiled || !fatal.empty()) break;
+
+    const std::size_t here = std::min(frame.size, bytes.size() - at);
+    if (!swallow) out.pass(at, at + here);
+    if (!instead.empty()) out.add(instead);
+    at += here;
+    pass_left_ = frame.size - here;
+    pass_swallow_ = swallow;
+
+    while (const auto local = pipeline.take_local()) {
+      if (client != nullptr && !client->tentative.empty()) settle(local->tag);
+      out.add(local_answer(local->request));
+    }
+    reconcile();
+  }
+
+  if (client != nullptr) {
+    if (const auto parts = out.parts(); !parts.empty()) client->send(parts);
+    instead_.clear();
+  }
+  if (state == pool::ServerState::closing) return bytes.size();
+  if (spoiled || !fatal.empty()) {
+    worker_->retire(*this, fatal.empty() ? ServerEnd::unexpected_message : ServerEnd::lost, fatal);
+    return bytes.size();
+  }
+  if (client != nullptr && client->unsent() > worker_->settings().limits_client_buffer.count)
+    socket_.pause_reading();
+  after_answers();
+  return state == pool::ServerState::closing ? bytes.size() : at;
+}
+
+// An ErrorResponse that ends a request but not the connection. True: not for the client as it is.
+bool Server::on_error(const wire::Pipeline::Entry& failed, const wire::ErrorFields& error,
+                      std::string_view* instead) {
+  const auto forget = [this](const wire::Pipeline::Entry& entry) {
+    if (entry.request == Request::parse && entry.tag != 0 && entry.whom != For::local)
+      statements.remove(entry.tag);
+    if (entry.request == Request::parse && entry.tag == 0) {
+      unnamed_version = 0;
+      if (client != nullptr && entry.whom == For::client) {
+        client->unnamed_version = 0;
+        client->unnamed_facts = nullptr;
+      }
+    }
+    if (entry.request == Request::close && entry.whom == For::nobody) statements_uncertain_ = true;
+    if (client != nullptr && entry.whom != For::nobody && entry.tag != 0) undo(entry.tag);
+    if (client != nullptr && entry.whom == For::doomed && !client->doomed.empty())
+      client->doomed.pop_back();
+  };
+  bool swallow = false;
+  if (failed.whom == For::doomed && client != nullptr && !client->doomed.empty()) {
+    instead_ = std::move(client->doomed.front());
+    client->doomed.erase(client->doomed.begin());
+    *instead = instead_;
+    swallow = true;
+  }
+  if (failed.request == Request::query && failed.whom == For::nobody) {
+    replay_error_ = std::string(error.sqlstate) + " " + std::string(error.message);
+    return true;
+  }
+  // What the server skips from here to the next Sync never happened; the failed one is among it.
+  bool first = true;
+  for (const wire::Pipeline::Entry& entry : pipeline.skipped()) {
+    if (!(first && entry.whom == For::doomed)) forget(entry);
+    first = false;
+  }
+  if (!in_flight.empty()) in_flight.front().failed = true;
+  return swallow;
+}
+
+void Server::settle(std::uint32_t id) {
+  auto& tentative = client->tentative;
+  const auto found = std::ranges::find(tentative, id, &Tentative::id);
+  if (found != tentative.end()) tentative.erase(found);
+}
+
+void Server::undo(std::uint32_t id) {
+  auto& tentative = client->tentative;
+  for (auto it = tentative.rbegin(); it != tentative.rend(); ++it) {
+    if (it->id != id) continue;
+    if (it->closes) {
+      (*client->prepared)[it->name] = std::move(it->statement);
+    } else if (client->prepared) {
+      client->prepared->erase(it->name);
+    }
+    tentative.erase(std::next(it).base());
+    return;
+  }
+}
+
+void Server::parameter_changed(std::string_view name, std::string_view value) {
+  for (auto& [known, known_value] : parameters) {
+    if (known != name) continue;
+    known_value = value;
+    return;
+  }
+  // Postgres reports some fifteen; a server that reports without end is none.
+  if (parameters.size() < 100) parameters.emplace_back(name, value);
+}
+
+// A ReadyForQuery that was owed. The only place where a finished batch is counted.
+void Server::on_ready(char new_status, For whom) {
+  const char old_status = std::exchange(status, new_status);
+  if (whom == For::nobody) return;
+  ENSURE(!in_flight.empty());
+  InFlight done = std::move(in_flight.front());
+  in_flight.erase(in_flight.begin());
+  worker_->finished(*this, client, done, old_status, committed_);
+  committed_ = false;
+}
+
+// All that has arrived is dealt with: is the server free, is something waiting for this?
+void Server::after_answers() {
+  if (!replay_error_.empty()) {
+    worker_->retire(*this, resetting_ ? ServerEnd::reset_failed : ServerEnd::replay_failed,
+                    "restoring the session's settings: " + replay_error_);
+    return;
+  }
+  if (!pipeline.idle()) {
+    if (client != nullptr) client->update_reading();
+    return;
+  }
+  if (pipeline.uncertain() || statements_uncertain_) {
+    if (client == nullptr || status == 'I') {
+      worker_->retire(*this, ServerEnd::unexpected_message, "its state is not certain after an error");
+      return;
+    }
+  }
+  if (client == nullptr) {
+    if (resetting_) {
+      if (status != 'I') {
+        worker_->retire(*this, ServerEnd::reset_failed, "still in a transaction");
+        return;
+      }
+      resetting_ = false;
+      session.assume(worker_->interner().empty());
+      statements.clear();
+      unnamed_version = 0;
+    }
+    worker_->release(*this);
+    return;
+  }
+  worker_->idle_link(*client, *this);
+}
+
+void Server::reset() {
+  ENSURE(client == nullptr && pipeline.idle() && !resetting_);
+  resetting_ = true;
+  reset_since_ = worker_->now();
+  std::string queries;
+  if (status != 'I') {
+    wire::append_query(queries, "ROLLBACK");
+    pipeline.sent({Request::query, For::nobody});
+  }
+  wire::append_query(queries, "DISCARD ALL");
+  pipeline.sent({Request::query, For::nobody});
+  if (!send(queries)) worker_->retire(*this, ServerEnd::lost, "while its session was being reset");
+}
+
+void Server::detach() {
+  parts_ = socket_.detach();
+  worker_ = nullptr;
+  identity_ = nullptr;
+}
+
+void Server::attach(Worker& worker, Identity& identity) {
+  worker_ = &worker;
+  identity_ = &identity;
+  session = pool::SessionSettings(worker.interner().empty());
+  socket_.attach(worker.loop(), std::move(parts_), *this);
+}
+
+void Server::close_socket() { socket_.close(); }
+
+void Server::say_goodbye() {
+  if (login_ || unsent() > 0 || !socket_.is_open()) return;
+  std::string terminate;
+  wire::append_terminate(terminate);
+  const iovec part{terminate.data(), terminate.size()};
+  (void)socket_.write(std::span(&part, 1));
+}
+
+}  // namespace proxy

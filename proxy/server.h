@@ -1,0 +1,174 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "pool/pool.h"
+#include "pool/prepared.h"
+#include "pool/session_settings.h"
+#include "proxy/net/socket.h"
+#include "proxy/wire/backend.h"
+#include "proxy/wire/pipeline.h"
+#include "routing/router.h"
+
+namespace proxy {
+
+class Client;
+class ServerLogin;
+class Worker;
+struct Identity;
+
+// Why a server connection ended: log field, metric label, console.
+// To add one: put it here and in name().
+enum class ServerEnd : std::uint8_t {
+  idle_too_long,
+  lifetime,
+  node_changed,        // the node is down, restarted, or no longer has the role that it had
+  connect_failed,
+  login_failed,
+  lost,                // closed or reset by the server
+  unexpected_message,  // spoke when it was not asked
+  replay_failed,       // the session's settings could not be restored
+  client_vanished,     // in the middle of a statement
+  reset_failed,
+  cancel_failed,
+  surplus,             // the pool has become smaller
+  shutdown,
+  count_
+};
+std::string_view name(ServerEnd end);
+
+// One batch that has been sent to a server and waits for its ReadyForQuery.
+struct InFlight {
+  conf::Instant arrived{};  // its last byte was read from the client
+  conf::Instant sent{};
+  routing::StatementClass kind = routing::StatementClass::empty;
+  routing::TransactionStep step = routing::TransactionStep::none;
+  routing::Pin pins = routing::Pin::none;
+  bool failed = false;      // an ErrorResponse has gone to the client
+  bool unpins = false;      // DISCARD ALL
+  bool deallocates = false;
+  std::shared_ptr<const routing::Facts> changes;  // facts of the one statement that changes settings, or null
+};
+
+// One connection from us to Postgres, from connect to goodbye. The pool's record is its base; the
+// socket and what is known of the session on the other side are added here.
+class Server final : public pool::PooledServer, public net::SocketOwner {
+ public:
+  Server(Worker& worker, Identity& identity, const routing::NodeState& node);
+  ~Server();
+
+  // Connects; what comes of it is told to the worker (server_ready, server_failed).
+  conf::Status start();
+
+  conf::Millis lifetime{};  // after it no new work; jittered
+
+  // --- link, made and broken by relay.cc only -------------------------------------------------------
+  Client* client = nullptr;
+
+  // --- what is known of the session on the other side ----------------------------------------------
+  wire::Pipeline pipeline;
+  std::vector<InFlight> in_flight;  // batches whose ReadyForQuery is due, oldest first
+  char status = 'I';                // transaction status of the last ReadyForQuery
+  pool::SessionSettings session;    // RESET goes back to nothing: the server's own defaults
+  pool::ServerStatements statements;
+  std::uint64_t unnamed_version = 0;  // whose unnamed statement it has (Client::unnamed_version)
+  std::vector<std::pair<std::string, std::string>> parameters;  // as ParameterStatus told
+
+  // --- what it is -----------------------------------------------------------------------------------
+  routing::NodeId node_id() const { return node_; }
+  std::uint64_t incarnation() const { return incarnation_; }
+  std::uint32_t backend_pid() const { return backend_pid_; }
+  const std::string& cancel_key() const { return cancel_key_; }
+  const std::string& node_name() const { return node_name_; }
+  const std::string& node_host() const { return node_host_; }
+  const std::string& ip() const { return ip_; }
+  std::uint16_t port() const { return port_; }
+  Identity& identity() { return *identity_; }
+  bool uses_tls() const { return socket_.tls() != nullptr; }
+  std::string tls_description() const;
+  bool is_reset_running() const { return resetting_; }
+  conf::Instant reset_since() const { return reset_since_; }
+
+  // --- moving bytes ---------------------------------------------------------------------------------
+  // Sends what fits, keeps the rest. False: the connection is lost (call lose()).
+  bool send(std::span<const iovec> parts);
+  bool send(std::string_view bytes);
+  std::size_t unsent() const { return out_.size() - out_sent_; }
+  void pause_reading() { socket_.pause_reading(); }
+  void resume_reading();
+  // Bytes of a message that has begun to go to the client and is not whole yet.
+  bool mid_message() const { return pass_left_ > 0; }
+
+  // Undoes whatever the last client left (ROLLBACK if `status` says so, DISCARD ALL), then releases
+  // itself; closes itself when that fails.
+  void reset();
+
+  // --- cancels --------------------------------------------------------------------------------------
+  // While a cancel is on its way here the server is not given to anybody else.
+  int cancels = 0;
+
+  // --- handing over to another worker ---------------------------------------------------------------
+  void detach();
+  void attach(Worker& worker, Identity& identity);
+  // The settings that it had on the other worker, as this one's.
+  void adopt_settings(const pool::SettingsRef& settings) { session.assume(settings); }
+
+  // Worker only: close the socket now; the object is freed at the end of the turn.
+  void close_socket();
+  // Terminate, if it fits: Postgres then ends the session without a line in its log.
+  void say_goodbye();
+  // in_flight has one entry per ReadyForQuery that is owed, and one more while a sequence is open.
+  void reconcile();
+  void lose(std::string_view why);
+
+  // Too large to be looked at whole; its fields are read from its head.
+  static constexpr std::size_t kWhole = std::size_t{16} << 10;
+
+ private:
+  friend class ServerLogin;
+  void on_readable() override;
+  void on_writable() override;
+  void on_connected();
+  // Goes through what has arrived; returns how much of it was used (the rest is kept).
+  std::size_t relay(std::string_view bytes);
+  bool on_error(const wire::Pipeline::Entry& failed, const wire::ErrorFields& error,
+                std::string_view* instead);
+  void on_ready(char new_status, wire::For whom);
+  void after_answers();
+  void settle(std::uint32_t id);  // the statement's Parse or Close was answered
+  void undo(std::uint32_t id);    // it was skipped
+  void parameter_changed(std::string_view name, std::string_view value);
+  void login_done();
+  void login_failed(bool node_is_at_fault, std::string sqlstate, std::string message);
+
+  Worker* worker_;
+  Identity* identity_;
+  routing::NodeId node_;
+  std::uint64_t incarnation_;
+  std::string node_name_, node_host_, ip_;
+  std::uint16_t port_;
+  net::Socket socket_;
+  net::Socket::Parts parts_;            // between two workers
+  std::unique_ptr<ServerLogin> login_;  // until logged in
+  std::uint32_t backend_pid_ = 0;
+  std::string cancel_key_;
+
+  std::string carry_;        // the beginning of a message whose rest has not arrived
+  std::size_t pass_left_ = 0;  // bytes of the current message still to pass (or to swallow)
+  bool pass_swallow_ = false;
+  std::string out_;
+  std::size_t out_sent_ = 0;
+  bool resetting_ = false;
+  conf::Instant reset_since_{};
+  bool committed_ = false;              // the last transaction ended with COMMIT
+  bool statements_uncertain_ = false;   // a Close of ours was skipped
+  std::string instead_;                 // an error of ours on its way to the client
+  std::string replay_error_;  // the server's words when a replayed setting was refused
+};
+
+}  // namespace proxy

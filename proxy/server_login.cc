@@ -1,0 +1,235 @@
+#include "proxy/server_login.h"
+
+#include "proxy/random.h"
+#include "proxy/server.h"
+#include "proxy/wire/backend.h"
+#include "proxy/wire/framer.h"
+#include "proxy/wire/frontend.h"
+#include "proxy/wire/md5.h"
+#include "proxy/wire/password.h"
+#include "proxy/wire/sqlstate.h"
+#include "proxy/wire/startup.h"
+#include "proxy/worker.h"
+
+namespace proxy {
+
+namespace be = wire::backend;
+
+ServerLogin::ServerLogin(Worker& worker, Server& server) : worker_(worker), server_(server) {
+  const auto& users = worker.settings().users;
+  if (const auto found = users.find(server.identity_->user); found != users.end())
+    configured_password_ = found->second.password;
+}
+
+bool ServerLogin::fail(std::string_view message) {
+  server_.login_failed(false, std::string(wire::sqlstate::kConnectionFailure), std::string(message));
+  return false;
+}
+
+void ServerLogin::connected() {
+  const conf::TlsMode mode = worker_.settings().tls_server_mode;
+  const bool unix_socket = server_.ip_.starts_with('/');
+  if (mode <= conf::TlsMode::allow || unix_socket) {
+    send_startup();
+    return;
+  }
+  stage_ = Stage::tls_answer;
+  std::string request;
+  wire::append_ssl_request(request);
+  server_.send(request);
+}
+
+std::size_t ServerLogin::on_bytes(std::string_view bytes) {
+  if (stage_ == Stage::tls_answer) {
+    // One byte, and nothing behind it: what follows in the clear could have been put there by anybody.
+    if (bytes.size() != 1) {
+      fail("the server sent unencrypted bytes after its answer to SSLRequest");
+    } else if (bytes[0] == 'S') {
+      stage_ = Stage::tls_handshake;
+      server_.socket_.start_tls(net::TlsSession::connect(worker_.server_tls(), server_.node_host_,
+                                                         worker_.settings().tls_server_mode));
+      go_on_with_handshake();
+    } else if (bytes[0] == 'N' && worker_.settings().tls_server_mode == conf::TlsMode::prefer) {
+      send_startup();
+    } else if (bytes[0] == 'N') {
+      fail("the server does not offer TLS, but tls.server.mode demands it");
+    } else {
+      fail("the server's answer to SSLRequest is none");
+    }
+    return bytes.size();
+  }
+  std::size_t used = 0;
+  while (used < bytes.size()) {
+    wire::Frame frame;
+    switch (wire::cut(bytes.substr(used), &frame)) {
+      case wire::Cut::need_more: return used;
+      case wire::Cut::malformed: fail("the server does not speak the protocol"); return bytes.size();
+      case wire::Cut::frame: break;
+    }
+    if (frame.size > Server::kWhole) {
+      fail("the server sent a message of unreasonable size during login");
+      return bytes.size();
+    }
+    if (!frame.complete) return used;
+    used += frame.size;
+    if (!on_message(frame.type, frame.body)) return bytes.size();
+    if (stage_ == Stage::done) return used;
+  }
+  return used;
+}
+
+void ServerLogin::go_on_with_handshake() {
+  switch (server_.socket_.handshake()) {
+    case net::TlsSession::Step::done: send_startup(); break;
+    case net::TlsSession::Step::want_read:
+    case net::TlsSession::Step::want_write: break;
+    case net::TlsSession::Step::failed:
+      fail("the TLS handshake with the server failed: " + server_.socket_.tls()->error());
+      break;
+  }
+}
+
+void ServerLogin::send_startup() {
+  stage_ = Stage::startup;
+  std::string packet;
+  // No settings of a client's: the connection must have the server's own defaults to go back to.
+  wire::append_startup(packet, 0,
+                       {{"user", server_.identity_->user}, {"database", server_.identity_->dbname}});
+  server_.send(packet);
+}
+
+bool ServerLogin::on_message(char type, std::string_view body) {
+  switch (type) {
+    case be::kAuthentication: return on_authentication(body);
+    case be::kErrorResponse: {
+      const wire::ErrorFields error = wire::peek_error(body);
+      // Class 57 (starting, shutting down, crashed) and 53 (no room) speak of the node; the rest is about
+      // who we say we are.
+      const bool node = error.sqlstate.starts_with("57");
+      server_.login_failed(node, std::string(error.sqlstate), std::string(error.message));
+      return false;
+    }
+    case be::kNoticeResponse: return true;
+    case be::kNegotiateProtocolVersion: return true;
+    case be::kParameterStatus: {
+      const auto status = wire::decode_parameter_status(body);
+      if (!status) return fail(status.error().message);
+      server_.parameters.emplace_back(status->name, status->value);
+      return true;
+    }
+    case be::kBackendKeyData: {
+      const auto key = wire::decode_backend_key_data(body);
+      if (!key) return fail(key.error().message);
+      server_.backend_pid_ = key->pid;
+      server_.cancel_key_ = key->key;
+      return true;
+    }
+    case be::kReadyForQuery:
+      if (!authenticated_) return fail("the server is ready before it has authenticated us");
+      stage_ = Stage::done;
+      return true;
+    default: return fail("the server sent an unexpected message during login");
+  }
+}
+
+bool ServerLogin::on_authentication(std::string_view body) {
+  const auto request = wire::decode_authentication(body);
+  if (!request) return fail(request.error().message);
+  const std::string& user = server_.identity_->user;
+  const bool plain_known = !configured_password_.empty() &&
+                           wire::password_kind(configured_password_) == wire::PasswordKind::plain;
+  const std::string no_password =
+      "the server asks user \"" + user + "\" for a password, and none is known here";
+  std::string answer;
+  switch (request->kind) {
+    case wire::AuthenticationKind::ok:
+      if (scram_) return fail("the server accepted us without proving that it knows the password");
+      authenticated_ = true;
+      return true;
+    case wire::AuthenticationKind::cleartext_password:
+      if (!plain_known) return fail(no_password);
+      wire::append_password(answer, configured_password_);
+      break;
+    case wire::AuthenticationKind::md5_password: {
+      std::string stored = configured_password_;
+      if (plain_known) {
+        const auto made = wire::md5_stored(configured_password_, user);
+        if (!made) return fail(made.error().message);
+        stored = *made;
+      }
+      if (stored.empty() || wire::password_kind(stored) != wire::PasswordKind::md5)
+        return fail(no_password + " that answers md5");
+      const auto response = wire::md5_response(stored, request->data);
+      if (!response) return fail(response.error().message);
+      wire::append_password(answer, *response);
+      break;
+    }
+    case wire::AuthenticationKind::sasl: {
+      bool plain = false, plus = false;
+      for (const std::string_view mechanism : request->mechanisms) {
+        plain |= mechanism == wire::kScramSha256;
+        plus |= mechanism == wire::kScramSha256Plus;
+      }
+      if (!plain && !plus) return fail("the server offers no SASL mechanism that we know");
+      wire::ScramClient::Options options{.nonce = wire::scram_nonce(random_bytes(wire::kScramNonceLength))};
+      if (const net::TlsSession* tls = server_.socket_.tls()) {
+        options.certificate_hash = tls->peer_certificate_hash();
+        options.binding = plus && !options.certificate_hash.empty()
+                              ? wire::ScramClient::Binding::bind
+                              : wire::ScramClient::Binding::not_offered;
+        if (options.binding == wire::ScramClient::Binding::not_offered && plus)
+          options.binding = wire::ScramClient::Binding::none;
+      }
+      scram_ = std::make_unique<wire::ScramClient>(std::move(options));
+      const std::string first = scram_->first();
+      wire::append_sasl_initial(answer, scram_->mechanism(), first);
+      break;
+    }
+    case wire::AuthenticationKind::sasl_continue: {
+      if (!scram_) return fail("the server continues a SASL exchange that was not begun");
+      const auto challenge = scram_->challenge(request->data);
+      if (!challenge) return fail(challenge.error().message);
+      if (const auto keys = worker_.shared().credentials.keys(user, challenge->salt, challenge->iterations)) {
+        answer_challenge(*keys);
+        return true;
+      }
+      if (!plain_known)
+        return fail(no_password + " (its secret on this server differs from the one that the client proved)");
+      // Key derivation takes milliseconds: not on this loop.
+      auto keys = std::make_shared<wire::ScramKeys>();
+      worker_.loop().in_background(
+          [keys, password = configured_password_, salt = challenge->salt,
+           iterations = challenge->iterations] {
+            *keys = wire::scram_keys(wire::salted_password(password, salt, iterations));
+          },
+          [this, alive = alive_, keys, salt = challenge->salt, iterations = challenge->iterations] {
+            if (!*alive) return;
+            worker_.shared().credentials.learn(server_.identity_->user, salt, iterations, *keys);
+            answer_challenge(*keys);
+          });
+      return true;
+    }
+    case wire::AuthenticationKind::sasl_final: {
+      if (!scram_) return fail("the server ends a SASL exchange that was not begun");
+      const conf::Status verified = scram_->verify(request->data);
+      if (!verified) return fail(verified.error().message);
+      scram_ = nullptr;
+      return true;
+    }
+    case wire::AuthenticationKind::kerberos_v5:
+    case wire::AuthenticationKind::gss:
+    case wire::AuthenticationKind::gss_continue:
+    case wire::AuthenticationKind::sspi:
+      return fail("the server asks for an authentication method that pgsluice does not speak");
+  }
+  server_.send(answer);
+  return true;
+}
+
+void ServerLogin::answer_challenge(const wire::ScramKeys& keys) {
+  std::string answer;
+  wire::append_sasl_response(answer, scram_->final(keys));
+  server_.send(answer);
+}
+
+}  // namespace proxy

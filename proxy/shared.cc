@@ -1,0 +1,34 @@
+#include "proxy/shared.h"
+
+namespace proxy {
+
+void Credentials::learn(const std::string& user, const std::string& salt, std::uint32_t iterations,
+                        const wire::ScramKeys& keys) {
+  const std::lock_guard lock(mutex_);
+  learnt_[user] = {salt, iterations, keys};
+}
+
+std::optional<wire::ScramKeys> Credentials::keys(const std::string& user, const std::string& salt,
+                                                 std::uint32_t iterations) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = learnt_.find(user);
+  if (found == learnt_.end() || found->second.salt != salt || found->second.iterations != iterations)
+    return std::nullopt;
+  return found->second.keys;
+}
+
+std::optional<wire::ScramSecret> Credentials::derived(const std::string& user,
+                                                      const std::string& password) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = derived_.find(user);
+  if (found == derived_.end() || found->second.password != password) return std::nullopt;
+  return found->second.secret;
+}
+
+void Credentials::remember(const std::string& user, const std::string& password,
+                           const wire::ScramSecret& secret) {
+  const std::lock_guard lock(mutex_);
+  derived_[user] = {password, secret};
+}
+
+}  // namespace proxy

@@ -1,0 +1,70 @@
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "conf/settings.h"
+#include "metrics/worker_metrics.h"
+#include "pool/admission.h"
+#include "pool/budget.h"
+#include "pool/prepared.h"
+#include "proxy/messages.h"
+#include "proxy/wire/scram.h"
+#include "routing/chooser.h"
+
+namespace proxy {
+
+// What lets us log in to servers as a user without knowing the password: keys learnt from the user's
+// own SCRAM login here, or derived from a configured password. Looked at once per login.
+class Credentials {
+ public:
+  void learn(const std::string& user, const std::string& salt, std::uint32_t iterations,
+             const wire::ScramKeys& keys);
+  std::optional<wire::ScramKeys> keys(const std::string& user, const std::string& salt,
+                                      std::uint32_t iterations) const;
+
+  // A configured plain password as a SCRAM secret for clients to log in against: derived once, since
+  // the derivation takes milliseconds.
+  std::optional<wire::ScramSecret> derived(const std::string& user, const std::string& password) const;
+  void remember(const std::string& user, const std::string& password, const wire::ScramSecret& secret);
+
+ private:
+  struct Learnt {
+    std::string salt;
+    std::uint32_t iterations;
+    wire::ScramKeys keys;
+  };
+  struct Derived {
+    std::string password;
+    wire::ScramSecret secret;
+  };
+  mutable std::mutex mutex_;
+  std::map<std::string, Learnt, std::less<>> learnt_;
+  std::map<std::string, Derived, std::less<>> derived_;
+};
+
+class Worker;
+
+// What all threads share. Either immutable after start-up, or its own synchronisation (atomics on the
+// per-statement path, locks elsewhere).
+struct Shared {
+  explicit Shared(const conf::Settings& settings) : tenants(settings) {}
+
+  pool::BudgetRegistry budgets;
+  pool::PreparedRegistry prepared;
+  pool::TenantRegistry tenants;
+  routing::NodeLoads loads;
+  Credentials credentials;
+  std::string mock_key;       // secret: salts of users that do not exist
+  std::uint8_t process = 0;   // in cancel keys: which of several processes issued it
+  std::vector<Worker*> workers;
+  std::function<void(ControlMessage)> tell_control;
+  std::atomic<std::int64_t> client_count{0};
+};
+
+}  // namespace proxy

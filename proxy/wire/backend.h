@@ -1,0 +1,110 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "proxy/wire/message.h"
+
+// Messages that servers send: decoded where we are the client, built where we are the server.
+// Decoders take whole payloads; their views point into them. Errors mean that the peer does not
+// speak the protocol, and the connection is of no further use.
+namespace wire {
+
+// The fields of an ErrorResponse or NoticeResponse that we read or write. Any may be missing in
+// what a server sends: then it is empty. Empty fields are not written, except for the first three,
+// which every client may expect.
+struct ErrorFields {
+  std::string_view severity;  // never translated when the server is 9.6 or newer
+  std::string_view sqlstate;
+  std::string_view message;
+  std::string_view detail = {};
+  std::string_view hint = {};
+};
+Result<ErrorFields> decode_error(std::string_view payload);
+// The same for a message of which only `available` has arrived, or is broken at its end: whatever
+// fields are whole. Severity, SQLSTATE and message come first from every server.
+ErrorFields peek_error(std::string_view available);
+void append_error(std::string& out, const ErrorFields& fields);
+void append_notice(std::string& out, const ErrorFields& fields);
+
+struct ParameterStatus {
+  std::string_view name;
+  std::string_view value;
+};
+Result<ParameterStatus> decode_parameter_status(std::string_view payload);
+void append_parameter_status(std::string& out, const ParameterStatus& status);
+
+struct BackendKeyData {
+  std::uint32_t pid = 0;
+  std::string_view key;  // kMinCancelKey to kMaxCancelKey bytes (startup.h)
+};
+Result<BackendKeyData> decode_backend_key_data(std::string_view payload);
+void append_backend_key_data(std::string& out, const BackendKeyData& data);
+
+enum class AuthenticationKind : std::uint32_t {
+  ok = 0,
+  kerberos_v5 = 2,
+  cleartext_password = 3,
+  md5_password = 5,
+  gss = 7,
+  gss_continue = 8,
+  sspi = 9,
+  sasl = 10,
+  sasl_continue = 11,
+  sasl_final = 12,
+};
+struct Authentication {
+  AuthenticationKind kind = AuthenticationKind::ok;
+  std::string_view data;  // md5: four bytes of salt; sasl_continue, sasl_final: the SASL message
+  std::vector<std::string_view> mechanisms;  // sasl: in the server's order of preference
+};
+// A request of a kind not listed above is an error.
+Result<Authentication> decode_authentication(std::string_view payload);
+void append_authentication_ok(std::string& out);
+void append_authentication_cleartext(std::string& out);
+void append_authentication_md5(std::string& out, std::string_view salt);  // four bytes
+void append_authentication_sasl(std::string& out, std::span<const std::string_view> mechanisms);
+void append_authentication_sasl_continue(std::string& out, std::string_view data);
+void append_authentication_sasl_final(std::string& out, std::string_view data);
+
+enum class TransactionStatus : char { idle = 'I', in_transaction = 'T', failed = 'E' };
+Result<TransactionStatus> decode_ready_for_query(std::string_view payload);
+void append_ready_for_query(std::string& out, TransactionStatus status);
+
+struct NegotiateProtocolVersion {
+  std::uint16_t minor = 0;                        // the newest that the server speaks
+  std::vector<std::string_view> unknown_options;  // names that begin with _pq_.
+};
+Result<NegotiateProtocolVersion> decode_negotiate_protocol_version(std::string_view payload);
+void append_negotiate_protocol_version(std::string& out, std::uint16_t minor,
+                                       std::span<const std::string> unknown_options);
+
+// "SELECT 5", "INSERT 0 1", "BEGIN".
+Result<std::string_view> decode_command_complete(std::string_view payload);
+// The row count at the end of a tag, or nothing: "INSERT 0 3" has 3, "BEGIN" none.
+std::optional<std::uint64_t> tag_rows(std::string_view tag);
+void append_command_complete(std::string& out, std::string_view tag);
+
+// What the admin console answers with. All values are text; the type tells the client how to
+// align and compare them.
+enum class ColumnType : std::uint32_t { int8 = 20, text = 25, float8 = 701 };  // pg_type OIDs
+struct Column {
+  std::string_view name;
+  ColumnType type = ColumnType::text;
+};
+// Postgres's own limit on result columns is 1664; beyond it is our bug.
+inline constexpr std::size_t kMaxColumns = 1664;
+void append_row_description(std::string& out, std::span<const Column> columns);
+void append_data_row(std::string& out, std::span<const std::optional<std::string>> values);
+void append_parameter_description(std::string& out, std::span<const std::uint32_t> type_oids);
+void append_empty_query_response(std::string& out);
+void append_parse_complete(std::string& out);
+void append_bind_complete(std::string& out);
+void append_close_complete(std::string& out);
+void append_no_data(std::string& out);
+
+}  // namespace wire

@@ -1,0 +1,219 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <random>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "conf/settings.h"
+#include "metrics/worker_metrics.h"
+#include "pool/backoff.h"
+#include "pool/list.h"
+#include "pool/pool.h"
+#include "pool/session_settings.h"
+#include "proxy/client.h"
+#include "proxy/messages.h"
+#include "proxy/net/loop.h"
+#include "proxy/net/mailbox.h"
+#include "proxy/net/tls.h"
+#include "proxy/server.h"
+#include "proxy/shared.h"
+#include "routing/classifier.h"
+#include "routing/topology.h"
+
+namespace proxy {
+
+class Canceller;
+
+// Under which (database, user) clients come, and everything that a worker keeps for it. Made at the
+// first login, kept for the life of the worker: their number is bounded by who may log in.
+struct Identity {
+  std::string database;  // as the client named it
+  std::string dbname;    // on the servers
+  std::string user;
+  std::string cluster;
+  conf::PoolMode mode = conf::PoolMode::transaction;
+  std::int64_t pool_size = 0;
+  std::vector<std::unique_ptr<pool::Pool>> pools;  // by node number
+  // What Postgres tells a client with these start-up settings (ParameterStatus messages).
+  std::unordered_map<pool::SettingsRef, std::string> welcomes;
+};
+
+// A thread, its loop, and everything that the loop touches: clients, servers, pools, queues. No other
+// thread calls anything here but post(), metrics() and client_count().
+class Worker {
+ public:
+  using Millis = conf::Millis;
+
+  Worker(std::size_t number, Shared& shared, std::shared_ptr<const conf::Settings> settings,
+         std::shared_ptr<const net::TlsContext> client_tls,
+         std::shared_ptr<const net::TlsContext> server_tls);
+  ~Worker();
+
+  void start();
+  void join();
+  void post(WorkerMessage message) { mailbox_.post(std::move(message)); }
+  const metrics::WorkerMetrics& metrics() const { return *metrics_; }
+  std::int64_t client_count() const { return client_count_.load(std::memory_order_relaxed); }
+  void count_coming_client() { client_count_.fetch_add(1, std::memory_order_relaxed); }
+
+  // --- everything below: the worker's own thread ----------------------------------------------------
+  std::size_t number() const { return number_; }
+  net::Loop& loop() { return loop_; }
+  conf::Instant now() { return loop_.now(); }
+  const conf::Settings& settings() const { return *settings_; }
+  Shared& shared() { return shared_; }
+  metrics::WorkerMetrics& count() { return *metrics_; }
+  routing::Classifier& classifier() { return classifier_; }
+  pool::SettingsInterner& interner() { return interner_; }
+  std::minstd_rand& random() { return random_; }
+  const std::shared_ptr<const net::TlsContext>& client_tls() const { return client_tls_; }
+  const std::shared_ptr<const net::TlsContext>& server_tls() const { return server_tls_; }
+  std::shared_ptr<const routing::Catalog> catalog() const { return catalog_; }
+  bool draining() const { return draining_; }
+
+  // One read lands here; what is not used at once is copied out before the next. Twice the size of a
+  // large message's ten-read stride (DESIGN.md), and room in front for a kept beginning.
+  static constexpr std::size_t kReadSize = std::size_t{128} << 10;
+  std::span<char> read_buffer() { return {read_buffer_.get(), kReadSize + Server::kWhole}; }
+  // Messages on their way to a server are put together here, one batch at a time.
+  std::string& scratch() { return scratch_; }
+
+  std::uint64_t next_version() { return ++version_; }
+
+  // --- clients --------------------------------------------------------------------------------------
+  Client* find(const ClientId& id);
+  pool::List<Client, &Client::in_worker>& clients(ClientState state) {
+    return clients_[static_cast<std::size_t>(state)];
+  }
+  // Closes now, frees at the end of the turn. The caller returns without touching it again.
+  void retire(Client& client, ClientEnd why, std::string_view text = {});
+  void retire(Server& server, ServerEnd why, std::string_view text = {});
+  // Buffered TLS bytes that the loop cannot see: read on in the next turn.
+  void read_again(net::SocketOwner& owner);
+  void forget_again(net::SocketOwner& owner);
+
+  // --- statements -----------------------------------------------------------------------------------
+  Identity* identity(const std::string& database, const std::string& user);
+  const routing::ClusterState* cluster(const Identity& identity) const;
+  pool::Pool& pool(Identity& identity, routing::NodeId node);
+  // Finds a server for the client's batch (Client::batch). It is linked now; or it waits in a queue, and
+  // will be linked and told (Client::forward_waiting); or Client::refuse() has the reason.
+  enum class Placed : std::uint8_t { linked, waits, refused };
+  Placed place(Client& client);
+  // The node has been down, restarted or changed its role since this server connected: no new work for it.
+  bool stale(const Server& server) const;
+  void client_opened(Client& client, const std::string& peer);
+  std::uint32_t new_cancel_secret();
+  // A server has finished for its client (unlinked already) and is clean.
+  void release(Server& server);
+  void server_ready(Server& server);
+  void server_failed(Server& server, bool node_is_at_fault, std::string_view sqlstate,
+                     std::string_view message);
+  // A batch has been answered: counts it, and draws every conclusion about the session. `client` may be
+  // gone.
+  void finished(Server& server, Client* client, InFlight& done, char old_status, bool committed);
+  // The link has nothing outstanding: parts it if it may be parted, and lets the client go on.
+  void idle_link(Client& client, Server& server);
+  // Leaves whatever queue the client is in.
+  void stop_waiting(Client& client);
+  // Which nodes of the cluster have just failed here: a bit per position, for the chooser.
+  std::uint64_t excluded(const routing::ClusterState& cluster);
+  routing::NodeRole role_of(const Identity& identity, routing::NodeId node) const;
+  metrics::StatementSeries& series(const Client& client, routing::NodeId node,
+                                   routing::StatementClass kind);
+  void want_sample(const Identity& identity);
+  void refusal(pool::Refusal why) { metrics_->refusals.add(why); }
+
+  // --- cancels --------------------------------------------------------------------------------------
+  void cancel(const CancelClient& request);
+  // Sends a cancel for what the server is doing; `requester` is told when it has been delivered.
+  void send_cancel(Server& server, std::optional<ClientId> requester);
+  void cancel_finished(Canceller& canceller);
+  static std::uint32_t cancel_pid(const Shared& shared, const ClientId& id);
+
+  // --- console --------------------------------------------------------------------------------------
+  std::size_t connected_clients() const { return live_clients_; }
+
+ private:
+  void run();
+  void receive(WorkerMessage&& message);
+  void take_client(NewClient&& message);
+  void take_server(ServerHandover&& message);
+  void feed_others(const pool::PoolKey& key);
+  void topology_changed(std::shared_ptr<const routing::Topology> topology);
+  void settings_changed(SettingsChanged&& message);
+  void begin_drain();
+  void stop_now();
+  void drain_step();
+  void answer_console(const ConsoleAsk& question);
+  void turn_end();
+  void tick();
+  void check_deadlines();
+  void check_servers();
+  void retry_waiting();
+  void configure(Identity& identity);
+  void wait(Client& client, WaitingFor what);
+  void hurry();
+  void tie(Client& client, Server& server);
+  void part(Client& client, Server& server);
+  void hand_over(Server& server, std::size_t to);
+  void place_again(Client& client);
+  void pin(Client& client, routing::Pin pins);
+  void check_clients();
+  Millis jittered(Millis time);
+  void open_servers(Identity& identity, pool::Pool& pool);
+  void give(Server& server, pool::Pool& pool);
+  void replace_waiters(pool::Pool& pool);
+  Server* server_of(pool::PooledServer* record) { return static_cast<Server*>(record); }
+  void update_gauges();
+
+  const std::size_t number_;
+  Shared& shared_;
+  std::shared_ptr<const conf::Settings> settings_;
+  std::shared_ptr<const net::TlsContext> client_tls_, server_tls_;
+  std::shared_ptr<const routing::Topology> topology_;
+  std::shared_ptr<const routing::Catalog> catalog_;
+  std::unique_ptr<metrics::WorkerMetrics> metrics_;
+  net::Loop loop_;
+  net::Mailbox<WorkerMessage> mailbox_;
+  net::Timer tick_;
+  routing::Classifier classifier_;
+  pool::SettingsInterner interner_;
+  std::minstd_rand random_;
+  std::unique_ptr<char[]> read_buffer_;
+  std::string scratch_;
+  std::uint64_t version_ = 0;
+
+  struct Slot {
+    std::unique_ptr<Client> client;
+    std::uint32_t generation = 0;
+  };
+  std::vector<Slot> slots_;
+  std::vector<std::uint32_t> free_slots_;
+  std::size_t live_clients_ = 0;
+  std::atomic<std::int64_t> client_count_{0};
+  pool::List<Client, &Client::in_worker> clients_[6];
+  pool::List<Client, &Client::in_retry> retry_;  // waiting for a tenant's rate, or for a node
+
+  std::unordered_map<std::string, std::unique_ptr<Identity>> identities_;
+  std::unordered_map<const Server*, std::unique_ptr<Server>> servers_;
+  std::vector<pool::Backoff> backoffs_;  // by node number
+  std::vector<std::unique_ptr<Canceller>> cancellers_;
+  std::vector<std::unique_ptr<Client>> dead_clients_;
+  std::vector<std::unique_ptr<Server>> dead_servers_;
+  std::vector<std::unique_ptr<Canceller>> dead_cancellers_;
+  std::vector<net::SocketOwner*> again_, again_now_;
+  bool busy_tick_ = false;
+  conf::Instant last_sample_wanted_{};
+  conf::Instant last_slow_check_{};
+  bool draining_ = false;
+  bool drained_ = false;
+  std::thread thread_;
+};
+
+}  // namespace proxy
