@@ -1,0 +1,121 @@
+#include <thread>
+#include <utility>
+
+#include "tests/integration/fixture.h"
+#include "tests/support/raw_client.h"
+
+// A cancel reaches the statement that it was meant for, and nothing else.
+using namespace integration;
+
+TEST_SUITE("integration/cancel") {
+  TEST_CASE("[postgres] a running statement is cancelled with 57014, and the connection stays") {
+    ProxyProcess proxy(config_for(shared_cluster()));
+    Connection client = proxy.connect();
+    for (int i = 0; i < 3; ++i) {
+      REQUIRE(client.send("select pg_sleep(30)"));
+      CHECK(eventually([] {
+        PgCluster& cluster = shared_cluster();
+        for (std::size_t node = 0; node < cluster.size(); ++node) {
+          if (cluster.ask(node,
+                          "select count(*) from pg_stat_activity where usename = 'app' and state = "
+                          "'active' and query like '%pg_sleep%'") == "1")
+            return true;
+        }
+        return false;
+      }));
+      Stopwatch watch;
+      CHECK(client.cancel());
+      CHECK(client.finish().code() == "57014");
+      CHECK(watch.elapsed() < 3s);
+      CHECK(client.scalar("select 1") == "1");
+    }
+  }
+
+  TEST_CASE(
+      "promise 4: a cancel hits only its own client's statement, whatever servers they share") {
+    ProxyProcess proxy(config_for(shared_cluster()).set("pool", "size", "4"));
+    const auto problems = at_once(12, [&proxy](std::size_t i) -> std::string {
+      Connection client = proxy.connect();
+      if (!client.ok()) return client.error();
+      for (int round = 0; round < 15; ++round) {
+        if (i % 2 == 0) {  // those who cancel: at once, late, or when it is over
+          client.send(round % 3 == 0 ? "select 1" : "select pg_sleep(20)");
+          if (round % 3 != 1) std::this_thread::sleep_for(20ms);
+          if (!client.cancel()) return "cancel could not be sent";
+          // A cancel that comes too early or too late does nothing, as on Postgres: repeat it.
+          while (round % 3 != 0 && client.busy()) {
+            client.cancel();
+            std::this_thread::sleep_for(20ms);
+          }
+          const Result result = client.finish();
+          if (round % 3 != 0 && result.code() != "57014")
+            return "not cancelled: " + result.scalar();
+          if (round % 3 == 0 && !result.ok() && result.code() != "57014") return result.scalar();
+        } else {  // those who must never be hit
+          const std::string value =
+              client.scalar("select pg_sleep(0.02) is null, " + std::to_string(i));
+          if (value != "f") return "a bystander was hit: " + value;
+        }
+      }
+      return "";
+    });
+    CHECK_MESSAGE(problems.empty(), joined(problems));
+  }
+
+  TEST_CASE("the cancel of a client that waits for a server takes it out of the queue with 57014") {
+    ProxyProcess proxy(config_for(shared_cluster()).set("pool", "size", "1"));
+    Connection holder = proxy.connect();
+    holder.exec("begin");
+    holder.exec("select 1");
+    Connection waiter = proxy.connect();
+    REQUIRE(waiter.send("create table never(a int)"));
+    CHECK(stays([&waiter] { return waiter.busy(); }, 200ms));
+    CHECK(waiter.cancel());
+    const Result result = waiter.finish();
+    CHECK(result.code() == "57014");
+    CHECK(holder.exec("commit").ok());
+    CHECK(waiter.scalar("begin; select to_regclass('never') is null") == "t");
+  }
+
+  TEST_CASE(
+      "a cancel with a wrong key does nothing, and its connection is closed without an answer") {
+    ProxyProcess proxy(config_for(shared_cluster()));
+    RawClient victim(proxy.port());
+    REQUIRE(victim.login());
+    victim.send(query_message("select pg_sleep(1.5)"));
+    for (const auto& [pid, key] :
+         {std::pair{victim.pid, victim.key ^ 1U}, std::pair{victim.pid + 1, victim.key},
+          std::pair{0U, 0U}, std::pair{~0U, ~0U}}) {
+      RawClient stranger(proxy.port());
+      stranger.send(cancel_request(pid, key));
+      CHECK(stranger.read_all(5s).empty());
+      CHECK(stranger.closed());
+    }
+    CHECK(types(victim.read_until('Z')) == "TDCZ");
+  }
+
+  TEST_CASE("the keys of two clients differ and cannot be told from each other") {
+    ProxyProcess proxy(config_for(shared_cluster()));
+    std::set<std::pair<std::uint32_t, std::uint32_t>> keys;
+    std::set<std::uint32_t> secrets;
+    for (int i = 0; i < 50; ++i) {
+      RawClient client(proxy.port());
+      REQUIRE(client.login());
+      keys.insert({client.pid, client.key});
+      secrets.insert(client.key);
+    }
+    CHECK(keys.size() == 50);
+    CHECK(secrets.size() == 50);
+  }
+
+  TEST_CASE("the cancel of an idle client does nothing to its next statement") {
+    ProxyProcess proxy(config_for(shared_cluster()).set("pool", "size", "1"));
+    Connection client = proxy.connect();
+    Connection other = proxy.connect();
+    for (int i = 0; i < 20; ++i) {
+      CHECK(client.scalar("select 1") == "1");
+      CHECK(client.cancel());
+      CHECK(other.scalar("select 2") == "2");
+    }
+  }
+}

@@ -1,0 +1,148 @@
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <thread>
+
+#include "tests/integration/fixture.h"
+#include "tests/support/raw_client.h"
+
+// Promise 8: memory is bounded whatever one client sends or refuses to read.
+using namespace integration;
+
+namespace {
+
+// Sanitizers keep freed memory in quarantine: there, only that things work is tested.
+bool sanitized() { return std::getenv("PGSLUICE_SANITIZED") != nullptr; }
+
+constexpr long kAllowedKib =
+    24 * 1024;  // far below the 200 MB in flight, far above the buffers in question
+
+}  // namespace
+
+TEST_SUITE("integration/memory") {
+  TEST_CASE(
+      "promise 8: a client that does not read a large result is waited for, not stored, and cut "
+      "off in the end") {
+    ProxyProcess proxy(config_for(shared_cluster()).set("limits", "slow_reader_timeout", "\"2s\""));
+    Connection bystander = proxy.connect();
+    CHECK(bystander.scalar("select 1") == "1");
+    const long before = resident_kib(proxy.pid());
+    RawClient stuck(proxy.port());
+    stuck.set_receive_buffer(4096);
+    REQUIRE(stuck.login());
+    stuck.send(query_message("select repeat('x', 1000) from generate_series(1, 200000)"));
+    Stopwatch watch;
+    long most = before;
+    while (watch.elapsed() < 1500ms) {
+      most = std::max(most, resident_kib(proxy.pid()));
+      Stopwatch one;
+      CHECK(bystander.scalar("select 2") == "2");
+      CHECK(one.elapsed() < 1s);
+    }
+    CAPTURE(before);
+    CAPTURE(most);
+    if (!sanitized()) CHECK(most - before < kAllowedKib);
+    CHECK(stuck.wait_closed(20s));
+    CHECK(eventually([] {
+      int all = 0;
+      for (std::size_t node = 0; node < shared_cluster().size(); ++node)
+        all += std::atoi(shared_cluster()
+                             .ask(node,
+                                  "select count(*) from pg_stat_activity where usename = 'app' and "
+                                  "state = 'active'")
+                             .c_str());
+      return all == 0;
+    }));
+  }
+
+  TEST_CASE("promise 8: a slow reader gets all of a large result, and memory stays small") {
+    ProxyProcess proxy(config_for(shared_cluster()));
+    const long before = resident_kib(proxy.pid());
+    RawClient slow(proxy.port());
+    slow.set_receive_buffer(64 * 1024);
+    REQUIRE(slow.login());
+    slow.send(query_message("select repeat('x', 1000) from generate_series(1, 100000)"));
+    long most = before;
+    std::size_t rows = 0;
+    while (auto message = slow.read()) {
+      if (message->type == 'D') ++rows;
+      if (rows % 5000 == 0) most = std::max(most, resident_kib(proxy.pid()));
+      if (message->type == 'Z') break;
+    }
+    CHECK(rows == 100000);
+    if (!sanitized()) CHECK(most - before < kAllowedKib);
+  }
+
+  TEST_CASE("promise 8: a single row of 100 MB streams") {
+    ProxyProcess proxy(config_for(shared_cluster()));
+    Connection client = proxy.connect();
+    const long before = resident_kib(proxy.pid());
+    const Result result = client.exec("select repeat('x', 100000000)");
+    CHECK(result.ok());
+    CHECK(result.at(0, 0).size() == 100000000);
+    if (!sanitized()) CHECK(resident_kib(proxy.pid()) - before < kAllowedKib);
+  }
+
+  TEST_CASE("promise 8: a parameter of 100 MB streams") {
+    Table table(shared_cluster(), "memory_parameter", "line text");
+    ProxyProcess proxy(config_for(shared_cluster()));
+    Connection client = proxy.connect();
+    client.set_deadline(120s);
+    const long before = resident_kib(proxy.pid());
+    const std::string large(100000000, 'y');
+    long most = before;
+    std::atomic<bool> running{true};
+    std::thread watcher([&] {
+      while (running) {
+        most = std::max(most, resident_kib(proxy.pid()));
+        std::this_thread::sleep_for(5ms);
+      }
+    });
+    const Result result =
+        client.exec("insert into memory_parameter values ($1) returning length(line)", {large});
+    running = false;
+    watcher.join();
+    CHECK(result.scalar() == "100000000");
+    CAPTURE(before);
+    CAPTURE(most);
+    if (!sanitized()) CHECK(most - before < kAllowedKib);
+    CHECK(client.scalar("select 1") == "1");
+  }
+
+  TEST_CASE("promise 8: a statement text of 20 MB reaches the primary and its answer returns") {
+    ProxyProcess proxy(config_for(shared_cluster()));
+    Connection client = proxy.connect();
+    const long before = resident_kib(proxy.pid());
+    CHECK(client.scalar("select length('" + std::string(20000000, 'z') + "')") == "20000000");
+    CHECK(client.scalar("select 1") == "1");
+    if (!sanitized()) CHECK(resident_kib(proxy.pid()) - before < kAllowedKib);
+  }
+
+  TEST_CASE(
+      "promise 8: a server whose client sends without end is not read ahead: a pipeline deeper "
+      "than all buffers finishes") {
+    ProxyProcess proxy(config_for(shared_cluster()));
+    RawClient client(proxy.port());
+    REQUIRE(client.login());
+    std::string piece;
+    for (int i = 0; i < 200; ++i)
+      piece += parse_message("", "select repeat('x', 2000)") + bind_message("", "") +
+               execute_message("") + sync_message();
+    int answered = 0;
+    int sent = 0;
+    std::string rest;
+    while (answered < 10000) {
+      if (rest.empty() && sent < 10000) {
+        rest = piece;
+        sent += 200;
+      }
+      rest.erase(0, client.send_some(rest));
+      while (auto message = client.read(rest.empty() && sent >= 10000 ? 10000ms : 0ms)) {
+        if (message->type == 'Z' && ++answered == 10000) break;
+        if (message->type == 'E') FAIL(message->field('M'));
+      }
+      if (client.closed()) break;
+    }
+    CHECK(answered == 10000);
+  }
+}

@@ -1,0 +1,204 @@
+#include "tests/integration/fixture.h"
+#include "tests/support/raw_client.h"
+
+// Named prepared statements while servers change under them.
+using namespace integration;
+
+namespace {
+
+ProxyConfig small_pool() { return config_for(shared_cluster()).set("pool", "size", "2"); }
+
+}  // namespace
+
+TEST_SUITE("integration/prepared") {
+  TEST_CASE(
+      "promise 5: named statements work across servers, and two clients may use one name for "
+      "different text") {
+    ProxyProcess proxy(small_pool());
+    const auto problems = at_once(12, [&proxy](std::size_t i) -> std::string {
+      Connection client = proxy.connect();
+      if (!client.ok()) return client.error();
+      const std::string own = std::to_string(i);
+      // "read" goes to the replicas, "any" to the primary: FOR UPDATE locks.
+      Result result = client.prepare("read", "select $1::int + " + own);
+      if (!result.ok()) return result.scalar();
+      result =
+          client.prepare("any", "select $1::text || '/" + own + "' from (select 1) x for update");
+      if (!result.ok()) return result.scalar();
+      for (int round = 0; round < 50; ++round) {
+        const std::string sum = client.exec_prepared("read", {std::to_string(round)}).scalar();
+        if (sum != std::to_string(round + static_cast<int>(i))) return "read: " + sum;
+        const std::string text =
+            client.exec_prepared("any", {"r" + std::to_string(round)}).scalar();
+        if (text != "r" + std::to_string(round) + "/" + own) return "any: " + text;
+      }
+      return "";
+    });
+    CHECK_MESSAGE(problems.empty(), joined(problems));
+  }
+
+  TEST_CASE("more statements than a server keeps are prepared again, unnoticed") {
+    ProxyProcess proxy(small_pool().set("pool", "max_prepared_statements", "5"));
+    const auto problems = at_once(4, [&proxy](std::size_t i) -> std::string {
+      Connection client = proxy.connect();
+      for (int n = 0; n < 20; ++n) {
+        const Result made = client.prepare(
+            "s" + std::to_string(n), "select " + std::to_string(n * 100 + static_cast<int>(i)));
+        if (!made.ok()) return made.scalar();
+      }
+      for (int round = 0; round < 5; ++round) {
+        for (int n = 0; n < 20; ++n) {
+          const std::string value = client.exec_prepared("s" + std::to_string(n)).scalar();
+          if (value != std::to_string(n * 100 + static_cast<int>(i))) return value;
+        }
+      }
+      return "";
+    });
+    CHECK_MESSAGE(problems.empty(), joined(problems));
+    for (std::size_t node = 0; node < shared_cluster().size(); ++node)
+      CHECK(backends(shared_cluster(), node) <= 2);
+  }
+
+  TEST_CASE(
+      "[postgres] Parse of a name in use is 42P05, an unknown name 26000; the connection stays") {
+    ProxyProcess proxy(small_pool());
+    Connection client = proxy.connect();
+    CHECK(client.prepare("s", "select 1").ok());
+    CHECK(client.prepare("s", "select 2").code() == "42P05");
+    CHECK(client.exec_prepared("s").scalar() == "1");
+    CHECK(client.exec_prepared("unknown").code() == "26000");
+    CHECK(client.exec("deallocate s").ok());
+    CHECK(client.exec_prepared("s").code() == "26000");
+    CHECK(client.prepare("s", "select 3").ok());
+    CHECK(client.exec_prepared("s").scalar() == "3");
+    CHECK(client.exec("deallocate all").ok());
+    CHECK(client.exec_prepared("s").code() == "26000");
+    CHECK(client.prepare("s", "select 4").ok());
+    CHECK(client.exec("discard all").ok());
+    CHECK(client.exec_prepared("s").code() == "26000");
+  }
+
+  TEST_CASE("[postgres] a Parse that failed is remembered nowhere") {
+    ProxyProcess proxy(small_pool());
+    Connection client = proxy.connect();
+    CHECK(client.prepare("s", "select nonsense from nowhere").code() == "42P01");
+    CHECK(client.exec_prepared("s").code() == "26000");
+    CHECK(client.prepare("s", "select 1").ok());
+    CHECK(client.exec_prepared("s").scalar() == "1");
+  }
+
+  TEST_CASE("[postgres] Describe and Close of statements") {
+    ProxyProcess proxy(small_pool());
+    RawClient client(proxy.port());
+    REQUIRE(client.login());
+    client.send(parse_message("s", "select $1::int as a, 'x'::text as b") + sync_message());
+    CHECK(types(client.read_until('Z')) == "1Z");
+    client.send(describe_message('S', "s") + sync_message());
+    CHECK(types(client.read_until('Z')) == "tTZ");
+    client.send(close_message('S', "never there") + close_message('S', "s") + sync_message());
+    CHECK(types(client.read_until('Z')) == "33Z");
+    client.send(bind_message("", "s", {"1"}) + execute_message("") + sync_message());
+    CHECK(types(client.read_until('Z')) == "EZ");
+    client.send(parse_message("s", "select 2") + bind_message("", "s") + execute_message("") +
+                sync_message());
+    CHECK(types(client.read_until('Z')) == "12DCZ");
+  }
+
+  TEST_CASE(
+      "[postgres] the unnamed statement lives from Sync to Sync and dies with a simple Query") {
+    ProxyProcess proxy(small_pool());
+    RawClient client(proxy.port());
+    REQUIRE(client.login());
+    client.send(parse_message("", "select 11") + sync_message());
+    CHECK(types(client.read_until('Z')) == "1Z");
+    client.send(bind_message("", "") + execute_message("") + sync_message());
+    CHECK(types(client.read_until('Z')) == "2DCZ");
+    client.send(query_message("select 1"));
+    client.read_until('Z');
+    client.send(bind_message("", "") + execute_message("") + sync_message());
+    const auto answer = client.read_until('Z');
+    CHECK(types(answer) == "EZ");
+    CHECK(answer[0].field('C') == "26000");
+  }
+
+  TEST_CASE("the unnamed statement follows its client to another server") {
+    ProxyProcess proxy(small_pool().set("pool", "size", "1"));
+    RawClient one(proxy.port());
+    RawClient two(proxy.port());
+    REQUIRE(one.login());
+    REQUIRE(two.login());
+    one.send(parse_message("", "select 'one'") + sync_message());
+    CHECK(types(one.read_until('Z')) == "1Z");
+    two.send(parse_message("", "select 'two'") + sync_message());
+    CHECK(types(two.read_until('Z')) == "1Z");
+    one.send(bind_message("", "") + execute_message("") + sync_message());
+    const auto answer = one.read_until('Z');
+    REQUIRE(types(answer) == "2DCZ");
+    CHECK(answer[1].columns()[0] == "one");
+  }
+
+  TEST_CASE("[postgres] SQL's PREPARE, EXECUTE and DEALLOCATE work") {
+    ProxyProcess proxy(small_pool());
+    const auto problems = at_once(2, [&proxy](std::size_t i) -> std::string {
+      Connection client = proxy.connect();
+      Result made = client.exec("prepare plan(int) as select $1 * " + std::to_string(i + 2));
+      if (!made.ok()) return made.scalar();
+      for (int n = 0; n < 10; ++n) {
+        const std::string value = client.scalar("execute plan(" + std::to_string(n) + ")");
+        if (value != std::to_string(n * static_cast<int>(i + 2))) return value;
+      }
+      return client.exec("deallocate plan").ok() ? "" : "deallocate";
+    });
+    CHECK_MESSAGE(problems.empty(), joined(problems));
+  }
+
+  TEST_CASE("[postgres] libpq's pipeline mode: many statements, errors in the middle") {
+    ProxyProcess proxy(small_pool());
+    const auto problems = at_once(6, [&proxy](std::size_t i) -> std::string {
+      Connection client = proxy.connect();
+      PGconn* pg = client.raw();
+      if (client.prepare("add", "select $1::int + $2::int").code() != "") return "prepare";
+      if (PQenterPipelineMode(pg) != 1) return "no pipeline mode";
+      for (int n = 0; n < 100; ++n) {
+        const std::string a = std::to_string(n);
+        const std::string b = std::to_string(i);
+        const char* values[] = {a.c_str(), b.c_str()};
+        const bool bad = n % 10 == 9;
+        const int sent =
+            bad ? PQsendQueryParams(pg, "select 1/0", 0, nullptr, nullptr, nullptr, nullptr, 0)
+                : PQsendQueryPrepared(pg, "add", 2, values, nullptr, nullptr, 0);
+        if (sent != 1 || PQpipelineSync(pg) != 1) return "cannot send";
+      }
+      for (int n = 0; n < 100; ++n) {
+        const Result answer = client.next();
+        if (n % 10 == 9) {
+          if (answer.code() != "22012") return "expected an error, got " + answer.scalar();
+        } else if (answer.scalar() != std::to_string(n + static_cast<int>(i))) {
+          return std::to_string(n) + " got " + answer.scalar();
+        }
+        if (client.next().raw() != nullptr) return "more results than one";
+        if (client.next().status() != PGRES_PIPELINE_SYNC) return "no sync";
+      }
+      return PQexitPipelineMode(pg) == 1 ? "" : "cannot leave pipeline mode";
+    });
+    CHECK_MESSAGE(problems.empty(), joined(problems));
+  }
+
+  TEST_CASE("prepared reads go to replicas and prepared writes to the primary") {
+    PgCluster& cluster = shared_cluster();
+    Table table(cluster, "prepared_rows", "a int");
+    ProxyProcess proxy(small_pool());
+    REQUIRE(proxy.ready(2));
+    Connection client = proxy.connect();
+    CHECK(client.prepare("r", "select current_setting('port')").ok());
+    CHECK(
+        client
+            .prepare("w", "insert into prepared_rows values ($1) returning current_setting('port')")
+            .ok());
+    std::set<std::string> readers;
+    for (int i = 0; i < 40; ++i)
+      readers.insert(node_name(cluster, client.exec_prepared("r").scalar()));
+    CHECK(readers == std::set<std::string>{"replica1", "replica2"});
+    CHECK(node_name(cluster, client.exec_prepared("w", {"1"}).scalar()) == "primary");
+  }
+}

@@ -1,0 +1,190 @@
+#include "tests/integration/fixture.h"
+#include "tests/support/gate.h"
+#include "tests/support/raw_client.h"
+
+// TLS on both sides; the modes carry libpq's words and meanings.
+using namespace integration;
+
+namespace {
+
+ProxyConfig client_tls(const std::string& mode) {
+  const Certificates& files = certificates();
+  return config_for(shared_cluster())
+      .set("tls.client", "mode", quoted(mode))
+      .set("tls.client", "cert", quoted(files.server_cert))
+      .set("tls.client", "key", quoted(files.server_key))
+      .set("tls.client", "ca", quoted(files.ca));
+}
+
+bool encrypted(Connection& connection) { return PQsslInUse(connection.raw()) != 0; }
+
+constexpr const char* kOnlyTls =
+    "local all all trust\nhostssl all all 127.0.0.1/32 trust\nhost replication all 127.0.0.1/32 "
+    "trust\n"
+    "host postgres pgsluice 127.0.0.1/32 trust\n";
+constexpr const char* kOnlyPlain =
+    "local all all trust\nhostnossl all all 127.0.0.1/32 trust\nhost replication all 127.0.0.1/32 "
+    "trust\n"
+    "host postgres pgsluice 127.0.0.1/32 trust\n";
+
+}  // namespace
+
+TEST_SUITE("integration/tls") {
+  TEST_CASE("toward clients, disable answers N, prefer takes both, require takes TLS only") {
+    struct Expected {
+      const char* mode;
+      bool plain, tls;
+    };
+    for (const Expected& expected :
+         {Expected{"disable", true, false}, Expected{"allow", true, true},
+          Expected{"prefer", true, true}, Expected{"require", false, true}}) {
+      CAPTURE(expected.mode);
+      ProxyProcess proxy(client_tls(expected.mode));
+      Connection plain = proxy.connect("app", "app", "sslmode=disable");
+      CHECK(plain.ok() == expected.plain);
+      if (!expected.plain)
+        CHECK_MESSAGE(plain.error().find("FATAL") != std::string::npos, plain.error());
+      Connection tls = proxy.connect("app", "app", "sslmode=require");
+      CHECK(tls.ok() == expected.tls);
+      if (!tls.ok()) continue;
+      CHECK(encrypted(tls));
+      CHECK(tls.scalar("select 1") == "1");
+      Connection preferring = proxy.connect("app", "app", "sslmode=prefer");
+      CHECK(encrypted(preferring));
+    }
+  }
+
+  TEST_CASE("clients can verify our certificate and name") {
+    ProxyProcess proxy(client_tls("require"));
+    Connection good =
+        proxy.connect("app", "app", "sslmode=verify-full sslrootcert=" + certificates().ca);
+    CHECK_MESSAGE(good.ok(), good.error());
+    CHECK(!proxy.connect("app", "app", "sslmode=verify-ca sslrootcert=" + certificates().other_ca)
+               .ok());
+  }
+
+  TEST_CASE("verify-ca and verify-full demand a client certificate of our authority") {
+    const Certificates& files = certificates();
+    for (const char* mode : {"verify-ca", "verify-full"}) {
+      CAPTURE(mode);
+      ProxyProcess proxy(client_tls(mode));
+      Connection with = proxy.connect(
+          "app", "app",
+          "sslmode=require sslcert=" + files.client_cert + " sslkey=" + files.client_key);
+      CHECK_MESSAGE(with.ok(), with.error());
+      CHECK(with.scalar("select 1") == "1");
+      Connection without =
+          proxy.connect("app", "app", "sslmode=require sslcert=/nonexistent sslkey=/nonexistent");
+      CHECK(!(without.ok() && without.exec("select 1").ok()));
+      CHECK(!proxy.connect("app", "app", "sslmode=disable").ok());
+    }
+  }
+
+  TEST_CASE("bytes sent in the clear behind an SSLRequest end the connection") {
+    ProxyProcess proxy(client_tls("prefer"));
+    RawClient client(proxy.port());
+    client.send(ssl_request() + startup_message({{"user", "app"}, {"database", "app"}}));
+    CHECK(client.wait_closed(5s));
+    CHECK(proxy.connect("app", "app", "sslmode=require").scalar("select 1") == "1");
+  }
+
+  TEST_CASE("garbage instead of a TLS hello ends that connection only") {
+    ProxyProcess proxy(client_tls("prefer").set("listen", "login_timeout", "\"1s\""));
+    for (const std::string& bytes :
+         {std::string(2000, 'x'), std::string("\x16\x03\x01\x40\x00", 5), std::string()}) {
+      RawClient client(proxy.port());
+      client.send(ssl_request());
+      REQUIRE(client.read_byte() == 'S');
+      client.send(bytes);
+      CHECK(client.wait_closed(5s));
+    }
+    CHECK(proxy.connect("app", "app", "sslmode=require").scalar("select 1") == "1");
+  }
+
+  TEST_CASE(
+      "large results, large parameters and COPY pass through TLS unchanged, in small pieces too") {
+    Table table(shared_cluster(), "tls_copy", "line text");
+    ProxyProcess proxy(client_tls("require").set("tls.server", "mode", "\"require\""));
+    Connection client = proxy.connect("app", "app", "sslmode=require");
+    REQUIRE_MESSAGE(client.ok(), client.error());
+    CHECK(client.scalar("select length(repeat('x', 5000000))") == "5000000");
+    CHECK(client.scalar("select repeat('x', 5000000)") == std::string(5000000, 'x'));
+    CHECK(client.exec("select md5($1)", {std::string(5000000, 'y')}).scalar() ==
+          client.scalar("select md5(repeat('y', 5000000))"));
+    std::string data;
+    for (int i = 0; i < 200000; ++i) data += "line " + std::to_string(i) + "\n";
+    CHECK(client.copy_in("copy tls_copy from stdin", data).tag() == "COPY 200000");
+    std::string back;
+    CHECK(client.copy_out("copy tls_copy to stdout", back).ok());
+    CHECK((back == data));
+
+    Gate gate(proxy.port());
+    gate.one_byte_at_a_time(true);
+    Connection slow("host=127.0.0.1 user=app dbname=app sslmode=require gssencmode=disable port=" +
+                    std::to_string(gate.port()));
+    REQUIRE_MESSAGE(slow.ok(), slow.error());
+    CHECK(slow.scalar("select repeat('z', 5000)") == std::string(5000, 'z'));
+  }
+
+  TEST_CASE("toward servers, each mode does what libpq's does") {
+    ClusterOptions options{.replicas = 1};
+    PgCluster cluster(options);
+    const Certificates& files = certificates();
+    const auto proxy_with = [&cluster, &files](const std::string& mode) {
+      return config_for(cluster)
+          .set("tls.server", "mode", quoted(mode))
+          .set("tls.server", "ca", quoted(files.ca))
+          .set("pool", "queue_timeout", "\"3s\"")
+          .set("pool", "connect_timeout", "\"2s\"");
+    };
+    struct Expected {
+      const char* mode;
+      const char* any;  // what pg_stat_ssl says when the server takes both
+      bool only_tls, only_plain;
+    };
+    for (const Expected& expected :
+         {Expected{"disable", "f", false, true}, Expected{"allow", "f", true, true},
+          Expected{"prefer", "t", true, true}, Expected{"require", "t", true, false},
+          Expected{"verify-ca", "t", true, false}, Expected{"verify-full", "t", true, false}}) {
+      CAPTURE(expected.mode);
+      cluster.set_hba(kDefaultHba);
+      {
+        ProxyProcess proxy(proxy_with(expected.mode));
+        Connection client = proxy.connect();
+        REQUIRE_MESSAGE(client.ok(), client.error());
+        client.exec("begin");
+        CHECK(client.scalar("select ssl from pg_stat_ssl where pid = pg_backend_pid()") ==
+              expected.any);
+      }
+      cluster.set_hba(kOnlyTls);
+      {
+        ProxyProcess proxy(proxy_with(expected.mode));
+        CHECK((proxy.connect().scalar("select 1") == "1") == expected.only_tls);
+      }
+      cluster.set_hba(kOnlyPlain);
+      {
+        ProxyProcess proxy(proxy_with(expected.mode));
+        CHECK((proxy.connect().scalar("select 1") == "1") == expected.only_plain);
+      }
+    }
+    cluster.set_hba(kDefaultHba);
+
+    SUBCASE("verify-ca refuses a certificate of another authority") {
+      ProxyProcess proxy(proxy_with("verify-ca").set("tls.server", "ca", quoted(files.other_ca)));
+      CHECK(proxy.connect().scalar("select 1") != "1");
+    }
+    SUBCASE("verify-full refuses a certificate for another host, verify-ca takes it") {
+      for (std::size_t node = 0; node < cluster.size(); ++node) {
+        write_file(cluster.data_dir(node) + "/other.crt", read_file(files.wrong_host_cert));
+        write_file(cluster.data_dir(node) + "/other.key", read_file(files.wrong_host_key));
+        run({"chmod", "600", cluster.data_dir(node) + "/other.key"});
+        give_to_postgres(cluster.data_dir(node));
+        cluster.set(node, "ssl_cert_file = 'other.crt'\nssl_key_file = 'other.key'\n");
+      }
+      ProxyProcess full(proxy_with("verify-full"));
+      CHECK(full.connect().scalar("select 1") != "1");
+      ProxyProcess authority(proxy_with("verify-ca"));
+      CHECK(authority.connect().scalar("select 1") == "1");
+    }
+  }
+}

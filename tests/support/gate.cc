@@ -1,0 +1,149 @@
+#include "tests/support/gate.h"
+
+#include <cstdio>
+#include <cstdlib>
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "tests/support/free_port.h"
+
+namespace support {
+
+namespace {
+
+sockaddr_in loopback(std::uint16_t port) {
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_port = htons(port);
+  return address;
+}
+
+void close_abruptly(int fd) {
+  const linger abrupt{.l_onoff = 1, .l_linger = 0};
+  setsockopt(fd, SOL_SOCKET, SO_LINGER, &abrupt, sizeof abrupt);
+  close(fd);
+}
+
+void no_delay(int fd) {
+  const int one = 1;
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+}
+
+}  // namespace
+
+Gate::Gate(std::uint16_t target) : target_(target), port_(free_port()) {
+  listen_again();
+  acceptor_ = std::thread([this] { accept_loop(); });
+}
+
+Gate::~Gate() {
+  closing_ = true;
+  acceptor_.join();
+  for (const auto& link : links_) link->thread.join();
+  const int fd = listener_.exchange(-1);
+  if (fd >= 0) close(fd);
+}
+
+void Gate::listen_again() {
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const int one = 1;
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+  const sockaddr_in address = loopback(port_);
+  if (bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
+      listen(fd, 128) != 0) {
+    std::perror("gate");
+    std::abort();
+  }
+  listener_ = fd;
+}
+
+void Gate::refuse(bool on) {
+  const std::lock_guard lock(mutex_);
+  if (on) {
+    const int fd = listener_.exchange(-1);
+    if (fd >= 0) close(fd);
+  } else if (listener_ < 0) {
+    listen_again();
+  }
+}
+
+void Gate::cut() { ++cuts_; }
+
+void Gate::accept_loop() {
+  while (!closing_) {
+    std::unique_lock lock(mutex_);
+    const int listener = listener_;
+    pollfd waited{.fd = listener, .events = POLLIN, .revents = 0};
+    if (listener < 0 || poll(&waited, 1, 0) <= 0) {
+      lock.unlock();
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      continue;
+    }
+    auto link = std::make_unique<Link>();
+    link->client = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
+    if (link->client < 0) continue;
+    no_delay(link->client);
+    ++accepted_;
+    Link& started = *link;
+    link->thread = std::thread([this, &started] { pump(started); });
+    links_.push_back(std::move(link));
+  }
+}
+
+bool Gate::move(int from, int to, bool from_target) {
+  char bytes[65536];
+  const ssize_t n = recv(from, bytes, one_byte_ ? 1 : sizeof bytes, MSG_DONTWAIT);
+  if (n < 0) return true;
+  if (n == 0) return false;
+  if (delay_ > 0) std::this_thread::sleep_for(std::chrono::milliseconds(delay_));
+  auto count = static_cast<std::size_t>(n);
+  bool last = false;
+  if (from_target && budget_ >= 0) {
+    const auto budget = static_cast<std::size_t>(budget_.load());
+    last = count >= budget;
+    if (last) count = budget;
+    budget_ = static_cast<std::ptrdiff_t>(budget - count);
+  }
+  for (std::size_t sent = 0; sent < count && !closing_;) {
+    const ssize_t written = send(to, bytes + sent, count - sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (written > 0) {
+      sent += static_cast<std::size_t>(written);
+      continue;
+    }
+    pollfd waited{.fd = to, .events = POLLOUT, .revents = 0};
+    poll(&waited, 1, 20);
+    if ((waited.revents & (POLLERR | POLLHUP)) != 0) return false;
+  }
+  return !last;
+}
+
+void Gate::pump(Link& link) {
+  const std::size_t cuts_before = cuts_;
+  link.target = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const sockaddr_in address = loopback(target_);
+  bool open =
+      connect(link.target, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+  if (open) no_delay(link.target);
+  while (open && !closing_ && cuts_ == cuts_before) {
+    if (stopped_) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      continue;
+    }
+    pollfd waited[2] = {{.fd = link.client, .events = POLLIN, .revents = 0},
+                        {.fd = link.target, .events = POLLIN, .revents = 0}};
+    if (poll(waited, 2, 10) <= 0) continue;
+    if (stopped_) continue;
+    if (waited[0].revents != 0) open = move(link.client, link.target, false);
+    if (open && waited[1].revents != 0) open = move(link.target, link.client, true);
+  }
+  close_abruptly(link.client);
+  close(link.target);
+}
+
+}  // namespace support

@@ -1,0 +1,65 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace support {
+
+// A TCP gate in front of a port of 127.0.0.1: passes bytes both ways, and misbehaves on demand. Put
+// between proxy and Postgres (ProxyConfig::servers) or between client and proxy.
+class Gate {
+ public:
+  explicit Gate(std::uint16_t target);
+  ~Gate();
+  Gate(const Gate&) = delete;
+  Gate& operator=(const Gate&) = delete;
+
+  std::uint16_t port() const { return port_; }
+  std::string address() const { return "127.0.0.1:" + std::to_string(port_); }
+
+  // Nothing moves any more, connections stay open and new ones are accepted: a hung network.
+  void stop() { stopped_ = true; }
+  void go() { stopped_ = false; }
+  // Connections are refused from now on, or accepted again. Open ones stay.
+  void refuse(bool on);
+  // Closes (with RST) every open connection.
+  void cut();
+  // Each connection is cut after `bytes` more bytes from the target have passed.
+  void cut_after(std::size_t bytes) { budget_ = static_cast<std::ptrdiff_t>(bytes); }
+  // Every piece waits so long before it is passed on, in both directions.
+  void delay(std::chrono::milliseconds time) { delay_ = time.count(); }
+  // Bytes go one at a time, each in a segment of its own.
+  void one_byte_at_a_time(bool on) { one_byte_ = on; }
+
+  std::size_t connections() const { return accepted_; }  // so far
+
+ private:
+  struct Link {
+    int client = -1, target = -1;
+    std::thread thread;
+  };
+
+  void listen_again();
+  void accept_loop();
+  void pump(Link& link);
+  bool move(int from, int to, bool from_target);
+
+  std::uint16_t target_, port_ = 0;
+  std::atomic<int> listener_{-1};
+  std::atomic<bool> closing_{false}, stopped_{false}, one_byte_{false};
+  std::atomic<std::ptrdiff_t> budget_{-1};
+  std::atomic<std::int64_t> delay_{0};
+  std::atomic<std::size_t> accepted_{0}, cuts_{0};
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Link>> links_;
+  std::thread acceptor_;
+};
+
+}  // namespace support

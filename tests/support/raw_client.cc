@@ -1,0 +1,269 @@
+#include "tests/support/raw_client.h"
+
+#include <cerrno>
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+namespace support {
+
+namespace {
+
+using SteadyClock = std::chrono::steady_clock;
+
+int left(SteadyClock::time_point give_up) {
+  const auto time =
+      std::chrono::duration_cast<std::chrono::milliseconds>(give_up - SteadyClock::now());
+  return time.count() > 0 ? static_cast<int>(time.count()) : 0;
+}
+
+std::uint32_t load32(const std::string& bytes, std::size_t at) {
+  std::uint32_t value = 0;
+  for (std::size_t i = at; i < at + 4; ++i)
+    value = (value << 8) | (i < bytes.size() ? static_cast<unsigned char>(bytes[i]) : 0U);
+  return value;
+}
+
+std::string c_string(std::string_view text) { return std::string(text) + '\0'; }
+
+}  // namespace
+
+std::string int16_bytes(std::uint16_t value) {
+  return {static_cast<char>(value >> 8), static_cast<char>(value & 0xff)};
+}
+
+std::string int32_bytes(std::uint32_t value) {
+  return int16_bytes(static_cast<std::uint16_t>(value >> 16)) +
+         int16_bytes(static_cast<std::uint16_t>(value & 0xffff));
+}
+
+std::string untyped(std::string_view body) {
+  return int32_bytes(static_cast<std::uint32_t>(body.size() + 4)) + std::string(body);
+}
+
+std::string message(char type, std::string_view body) { return type + untyped(body); }
+
+std::string startup_message(const std::vector<std::pair<std::string, std::string>>& parameters,
+                            std::uint32_t version) {
+  std::string body = int32_bytes(version);
+  for (const auto& [name, value] : parameters) body += c_string(name) + c_string(value);
+  return untyped(body + '\0');
+}
+
+std::string cancel_request(std::uint32_t pid, std::uint32_t key) {
+  return untyped(int32_bytes(80877102) + int32_bytes(pid) + int32_bytes(key));
+}
+
+std::string query_message(std::string_view sql) { return message('Q', c_string(sql)); }
+
+std::string parse_message(std::string_view name, std::string_view sql) {
+  return message('P', c_string(name) + c_string(sql) + int16_bytes(0));
+}
+
+std::string bind_message(std::string_view portal, std::string_view statement,
+                         const std::vector<std::string>& parameters) {
+  std::string body = c_string(portal) + c_string(statement) + int16_bytes(0) +
+                     int16_bytes(static_cast<std::uint16_t>(parameters.size()));
+  for (const std::string& value : parameters)
+    body += int32_bytes(static_cast<std::uint32_t>(value.size())) + value;
+  return message('B', body + int16_bytes(0));
+}
+
+std::string describe_message(char kind, std::string_view name) {
+  return message('D', kind + c_string(name));
+}
+
+std::string execute_message(std::string_view portal, std::uint32_t rows) {
+  return message('E', c_string(portal) + int32_bytes(rows));
+}
+
+std::string close_message(char kind, std::string_view name) {
+  return message('C', kind + c_string(name));
+}
+
+std::string Message::field(char letter) const {
+  std::size_t at = 0;
+  while (at < body.size() && body[at] != '\0') {
+    const std::size_t end = body.find('\0', at + 1);
+    if (end == std::string::npos) break;
+    if (body[at] == letter) return body.substr(at + 1, end - at - 1);
+    at = end + 1;
+  }
+  return "";
+}
+
+std::vector<std::string> Message::columns() const {
+  std::vector<std::string> values;
+  std::size_t at = 2;
+  while (at + 4 <= body.size()) {
+    const auto length = static_cast<std::int32_t>(load32(body, at));
+    at += 4;
+    if (length < 0) {
+      values.emplace_back();
+      continue;
+    }
+    values.push_back(body.substr(at, static_cast<std::size_t>(length)));
+    at += static_cast<std::size_t>(length);
+  }
+  return values;
+}
+
+std::int32_t Message::int32(std::size_t offset) const {
+  return static_cast<std::int32_t>(load32(body, offset));
+}
+
+std::string types(const std::vector<Message>& messages) {
+  std::string text;
+  for (const Message& one : messages) text += one.type;
+  return text;
+}
+
+RawClient::RawClient(std::uint16_t port) {
+  fd_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_port = htons(port);
+  if (connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
+    close(fd_);
+    fd_ = -1;
+    return;
+  }
+  const int one = 1;
+  setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+}
+
+RawClient::~RawClient() {
+  if (fd_ >= 0) close(fd_);
+}
+
+RawClient::RawClient(RawClient&& other) noexcept
+    : login_error(std::move(other.login_error)),
+      pid(other.pid),
+      key(other.key),
+      fd_(std::exchange(other.fd_, -1)),
+      closed_(other.closed_),
+      buffer_(std::move(other.buffer_)),
+      used_(other.used_) {}
+
+std::size_t RawClient::send_some(std::string_view bytes) {
+  std::size_t sent = 0;
+  while (sent < bytes.size()) {
+    const ssize_t n =
+        ::send(fd_, bytes.data() + sent, bytes.size() - sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (n <= 0) break;
+    sent += static_cast<std::size_t>(n);
+  }
+  return sent;
+}
+
+bool RawClient::send(std::string_view bytes) {
+  const auto give_up = SteadyClock::now() + std::chrono::seconds(5);
+  while (!bytes.empty()) {
+    bytes.remove_prefix(send_some(bytes));
+    if (bytes.empty()) return true;
+    if (errno != EAGAIN) return false;
+    pollfd waited{.fd = fd_, .events = POLLOUT, .revents = 0};
+    if (poll(&waited, 1, left(give_up)) <= 0) return false;
+  }
+  return true;
+}
+
+void RawClient::shutdown_write() { ::shutdown(fd_, SHUT_WR); }
+
+void RawClient::set_receive_buffer(int bytes) {
+  setsockopt(fd_, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
+}
+
+void RawClient::reset() {
+  const linger abrupt{.l_onoff = 1, .l_linger = 0};
+  setsockopt(fd_, SOL_SOCKET, SO_LINGER, &abrupt, sizeof abrupt);
+  close(std::exchange(fd_, -1));
+  closed_ = true;
+}
+
+bool RawClient::fill(SteadyClock::time_point give_up) {
+  if (closed_ || fd_ < 0) return false;
+  pollfd waited{.fd = fd_, .events = POLLIN, .revents = 0};
+  if (poll(&waited, 1, left(give_up)) <= 0) return false;
+  char piece[65536];
+  const ssize_t n = recv(fd_, piece, sizeof piece, 0);
+  if (n <= 0) {
+    closed_ = true;
+    return false;
+  }
+  buffer_.erase(0, std::exchange(used_, 0));
+  buffer_.append(piece, static_cast<std::size_t>(n));
+  return true;
+}
+
+std::optional<Message> RawClient::read(std::chrono::milliseconds deadline) {
+  const auto give_up = SteadyClock::now() + deadline;
+  while (true) {
+    if (buffer_.size() - used_ >= 5) {
+      const std::size_t length = load32(buffer_, used_ + 1);
+      if (length < 4) {
+        closed_ = true;
+        return std::nullopt;
+      }
+      if (buffer_.size() - used_ >= length + 1) {
+        Message found{buffer_[used_], buffer_.substr(used_ + 5, length - 4)};
+        used_ += length + 1;
+        return found;
+      }
+    }
+    if (!fill(give_up)) return std::nullopt;
+  }
+}
+
+std::vector<Message> RawClient::read_until(char type, std::chrono::milliseconds deadline) {
+  const auto give_up = SteadyClock::now() + deadline;
+  std::vector<Message> messages;
+  while (auto next = read(std::chrono::milliseconds(left(give_up)))) {
+    messages.push_back(*std::move(next));
+    if (messages.back().type == type) break;
+  }
+  return messages;
+}
+
+std::string RawClient::read_all(std::chrono::milliseconds deadline) {
+  const auto give_up = SteadyClock::now() + deadline;
+  while (fill(give_up)) {
+  }
+  buffer_.erase(0, std::exchange(used_, 0));
+  return std::exchange(buffer_, {});
+}
+
+std::optional<char> RawClient::read_byte(std::chrono::milliseconds deadline) {
+  if (buffer_.size() == used_ && !fill(SteadyClock::now() + deadline)) return std::nullopt;
+  return buffer_[used_++];
+}
+
+bool RawClient::wait_closed(std::chrono::milliseconds deadline) {
+  const auto give_up = SteadyClock::now() + deadline;
+  while (fill(give_up)) {
+  }
+  return closed_;
+}
+
+bool RawClient::login(const std::string& user, const std::string& database) {
+  if (!send(startup_message({{"user", user}, {"database", database}}))) return false;
+  while (auto next = read()) {
+    if (next->type == 'E') {
+      login_error = *next;
+      return false;
+    }
+    if (next->type == 'K') {
+      pid = static_cast<std::uint32_t>(next->int32(0));
+      key = static_cast<std::uint32_t>(next->int32(4));
+    }
+    if (next->type == 'Z') return true;
+  }
+  return false;
+}
+
+}  // namespace support

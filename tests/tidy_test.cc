@@ -1,0 +1,135 @@
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+// The promises that a compiler does not check: layers, where libraries may be included, no loose
+// ends.
+namespace {
+
+namespace fs = std::filesystem;
+
+// Bottom first; a folder includes only itself and those before it. tests and bench include all.
+const std::vector<std::string> kLayers = {"conf", "metrics", "routing", "pool", "proxy"};
+
+struct Library {
+  std::string include;               // how its #include begins
+  std::vector<std::string> allowed;  // paths that may have it, by their beginning
+};
+const std::vector<Library> kLibraries = {
+    {"<uv.h>", {"proxy/net/", "bench/"}},
+    {"<openssl/", {"proxy/", "tests/", "bench/"}},
+    {"<libpq-fe.h>", {"proxy/", "tests/", "bench/"}},
+    {"<prometheus/", {"metrics/exporter.cc", "tests/", "bench/"}},
+    {"<toml++/", {"conf/"}},
+    {"<pg_query.h>", {"routing/", "tests/"}},
+    {"<doctest/", {"tests/"}},
+};
+
+struct Source {
+  std::string path;  // from the root: "pool/pool.cc"
+  std::vector<std::string> lines;
+};
+
+bool starts_with(const std::string& text, const std::string& beginning) {
+  return text.rfind(beginning, 0) == 0;
+}
+
+std::vector<Source> sources(const std::vector<std::string>& extensions) {
+  const fs::path root = PGSLUICE_SOURCE_ROOT;
+  std::vector<Source> found;
+  for (const std::string folder :
+       {"conf", "metrics", "routing", "pool", "proxy", "tests", "bench"}) {
+    for (const auto& entry : fs::recursive_directory_iterator(root / folder)) {
+      const std::string extension = entry.path().extension();
+      if (!entry.is_regular_file() ||
+          std::find(extensions.begin(), extensions.end(), extension) == extensions.end())
+        continue;
+      Source source{fs::relative(entry.path(), root), {}};
+      if (source.path.find("node_modules") != std::string::npos) continue;
+      std::ifstream file(entry.path());
+      for (std::string line; std::getline(file, line);) source.lines.push_back(line);
+      found.push_back(std::move(source));
+    }
+  }
+  return found;
+}
+
+std::string include_of(const std::string& line) {
+  return starts_with(line, "#include ") ? line.substr(9) : "";
+}
+
+}  // namespace
+
+TEST_SUITE("tidy") {
+  TEST_CASE("a folder includes only itself and the folders before it") {
+    for (const Source& source : sources({".h", ".cc"})) {
+      const auto own =
+          std::find(kLayers.begin(), kLayers.end(), source.path.substr(0, source.path.find('/')));
+      if (own == kLayers.end()) continue;
+      for (const std::string& line : source.lines) {
+        const std::string include = include_of(line);
+        if (include.empty() || include[0] != '"') continue;
+        const std::string folder = include.substr(1, include.find('/') - 1);
+        const auto used = std::find(kLayers.begin(), kLayers.end(), folder);
+        CHECK_MESSAGE((used != kLayers.end() && used <= own),
+                      source.path << " includes " << include);
+      }
+    }
+  }
+
+  TEST_CASE("libraries are included only where they belong") {
+    for (const Source& source : sources({".h", ".cc"})) {
+      for (const std::string& line : source.lines) {
+        const std::string include = include_of(line);
+        for (const Library& library : kLibraries) {
+          if (!starts_with(include, library.include)) continue;
+          const bool allowed = std::any_of(library.allowed.begin(), library.allowed.end(),
+                                           [&source](const std::string& beginning) {
+                                             return starts_with(source.path, beginning);
+                                           });
+          CHECK_MESSAGE(allowed, source.path << " includes " << include);
+        }
+      }
+    }
+  }
+
+  TEST_CASE("the pure folders hold no sockets, threads or clocks") {
+    for (const Source& source : sources({".h", ".cc"})) {
+      if (!starts_with(source.path, "routing/") && !starts_with(source.path, "pool/") &&
+          !starts_with(source.path, "proxy/wire/"))
+        continue;
+      for (const std::string& line : source.lines) {
+        for (const std::string word :
+             {"<thread>", "<sys/socket.h>", "<unistd.h>", "_clock::now()"})
+          CHECK_MESSAGE(line.find(word) == std::string::npos, source.path << " has " << word);
+      }
+    }
+  }
+
+  TEST_CASE(
+      "headers start with #pragma once, lines end without blanks, and nothing is left to do") {
+    // Written in two parts so that this file does not find itself.
+    const std::vector<std::string> marks = {std::string("FIX") + "ME", std::string("TO") + "DO"};
+    for (const Source& source :
+         sources({".h", ".cc", ".py", ".js", ".java", ".sh", ".md", ".toml", ".build"})) {
+      if (fs::path(source.path).extension() == ".h" && !source.lines.empty())
+        CHECK_MESSAGE(std::find(source.lines.begin(), source.lines.end(), "#pragma once") !=
+                          source.lines.end(),
+                      source.path);
+      for (std::size_t i = 0; i < source.lines.size(); ++i) {
+        const std::string& line = source.lines[i];
+        for (const std::string& mark : marks)
+          CHECK_MESSAGE(line.find(mark) == std::string::npos,
+                        source.path << ":" << i + 1 << " has " << mark);
+        if (fs::path(source.path).extension() != ".md")
+          CHECK_MESSAGE(
+              (line.empty() || (line.back() != ' ' && line.back() != '\t' && line.back() != '\r')),
+              source.path << ":" << i + 1 << " ends with a blank");
+      }
+    }
+  }
+}
