@@ -129,7 +129,7 @@ class Contender:
                 start_new_session=True, **(unprivileged() if drop_root else {}))
         deadline = time.monotonic() + START_SECONDS
         while True:
-            if self.process.poll() is not None:
+            if self.ended():
                 raise Failed(f"{self.name} ended at start:\n{self.log_tail()}")
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
@@ -157,7 +157,13 @@ class Contender:
     def stop_signal(self):
         return signal.SIGTERM
 
+    def ended(self):
+        """Has it ended although nobody stopped it?"""
+        return self.process is not None and self.process.poll() is not None
+
     def log_tail(self):
+        if self.process is None:
+            return ""
         with open(self.log_path, encoding="utf-8", errors="replace") as file:
             return "".join(file.readlines()[-8:]).rstrip()
 

@@ -39,8 +39,10 @@ void ClientLogin::reject() {
 }
 
 std::size_t ClientLogin::on_bytes(std::string_view bytes) {
+  // Opening the session destroys this: `client` is what remains to be asked.
+  Client& client = client_;
   std::size_t used = 0;
-  while (used < bytes.size() && client_.state() == ClientState::login && client_.login() == this) {
+  while (used < bytes.size() && client.state() == ClientState::login && client.login() == this) {
     const std::string_view rest = bytes.substr(used);
     std::size_t now = 0;
     switch (stage_) {
@@ -135,8 +137,8 @@ std::size_t ClientLogin::on_packet(std::string_view bytes) {
          "this server takes encrypted connections only (tls.client.mode)");
     return bytes.size();
   }
-  on_startup(std::get<wire::Startup>(*packet));
-  return client_.state() == ClientState::closing ? bytes.size() : size;
+  on_startup(std::get<wire::Startup>(*packet));  // may have opened the session and destroyed this
+  return size;
 }
 
 void ClientLogin::go_on_with_handshake() {
@@ -230,8 +232,9 @@ void ClientLogin::secret_found(conf::Result<std::optional<std::string>> secret) 
     secret_ = **secret;
     user_exists_ = true;
   }
+  Client& client = client_;
   challenge();
-  if (client_.state() == ClientState::login) client_.go_on();
+  if (client.state() == ClientState::login) client.go_on();
 }
 
 void ClientLogin::challenge() {

@@ -544,7 +544,9 @@ bool forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
   server.reconcile();
   worker.count().server_bytes_sent.add(bytes.size());
   if (pipeline.depth() > kMaxDepth) client.pause_reading();
-  return server.send(gather.finish());
+  if (!server.send(gather.finish())) return false;
+  server.answer_locally();
+  return true;
 }
 
 }  // namespace proxy

@@ -257,6 +257,21 @@ std::string_view local_answer(Request request) {
 
 }  // namespace
 
+// Answers that are ours to give, as soon as everything before them has been answered.
+template <class Add>
+void Server::take_local(Add add) {
+  while (const auto local = pipeline.take_local()) {
+    if (client != nullptr && !client->tentative.empty()) settle(local->tag);
+    add(local_answer(local->request));
+  }
+}
+
+void Server::answer_locally() {
+  std::string answers;
+  take_local([&answers](std::string_view ours) { answers += ours; });
+  if (!answers.empty() && client != nullptr) client->send(answers);
+}
+
 std::size_t Server::relay(std::string_view bytes) {
   Outgoing out(bytes);
   std::size_t at = 0;
@@ -338,11 +353,8 @@ std::size_t Server::relay(std::string_view bytes) {
     pass_left_ = frame.size - here;
     pass_swallow_ = swallow;
 
-    while (const auto local = pipeline.take_local()) {
-      if (client != nullptr && !client->tentative.empty()) settle(local->tag);
-      out.add(local_answer(local->request));
-    }
     reconcile();
+    take_local([&out](std::string_view ours) { out.add(ours); });
   }
 
   if (client != nullptr) {

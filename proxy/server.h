@@ -124,6 +124,8 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   void say_goodbye();
   // in_flight has one entry per ReadyForQuery that is owed, and one more while a sequence is open.
   void reconcile();
+  // After a batch was forwarded: gives the answers that no byte of the server's has to wait for.
+  void answer_locally();
   void lose(std::string_view why);
 
   // Too large to be looked at whole; its fields are read from its head.
@@ -140,6 +142,8 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
                 std::string_view* instead);
   void on_ready(char new_status, wire::For whom);
   void after_answers();
+  template <class Add>
+  void take_local(Add add);
   void settle(std::uint32_t id);  // the statement's Parse or Close was answered
   void undo(std::uint32_t id);    // it was skipped
   void parameter_changed(std::string_view name, std::string_view value);
