@@ -3,8 +3,9 @@
 
     table.py save URL FILE             keeps the metrics of this moment
     table.py ready URL COUNT           exit 0 when COUNT nodes are up, one of them primary
-    table.py nodes BEFORE AFTER        a line per node; exit 1 unless reads were served by every
-                                       replica and no write by any
+    table.py nodes BEFORE AFTER [BETWEEN...]
+                                       a line per node; exit 1 unless reads were served by every
+                                       replica and no write by any. The lag is the highest in any.
     table.py tenants BEFORE AFTER SECONDS
                                        a line per tenant
 """
@@ -97,15 +98,18 @@ def print_table(lines):
             print("  " + "  ".join("-" * width for width in widths))
 
 
-def nodes(before, after):
+def nodes(before, after, between):
     role = {labels["node"]: labels["role"] for labels, value in after.get("pgsluice_node_role", [])
             if value == 1}
-    lag = {labels["node"]: value for labels, value in after.get("pgsluice_node_lag_seconds", [])}
+    lag = {}
+    for moment in (*between, after):
+        for labels, value in moment.get("pgsluice_node_lag_seconds", []):
+            lag[labels["node"]] = max(value, lag.get(labels["node"], 0))
     served = by_label(before, after, "node")
     reads = sum(row["classes"]["read"] for row in served.values()) or 1
     known = sorted(set(role), key=lambda node: (role[node] != "primary", node))
 
-    lines = [["node", "role", "lag", *CLASSES[:5], "share of reads", "P50", "P99"]]
+    lines = [["node", "role", "worst lag", *CLASSES[:5], "share of reads", "P50", "P99"]]
     for node in known:
         row = served.get(node, {"classes": dict.fromkeys(CLASSES, 0), "buckets": {}})
         counts = row["classes"]
@@ -175,8 +179,8 @@ def main(arguments):
                 return 0 if ready(parse(fetch(url)), int(count)) else 1
             except OSError:
                 return 1
-        case ["nodes", before, after]:
-            return nodes(load(before), load(after))
+        case ["nodes", before, after, *between]:
+            return nodes(load(before), load(after), [load(path) for path in between])
         case ["tenants", before, after, seconds]:
             return tenants(load(before), load(after), float(seconds))
     print(__doc__, file=sys.stderr)
