@@ -49,7 +49,7 @@ std::string_view name(Refusal r) {
   return "unknown";
 }
 
-Nanos Gcra::take(Instant now, std::int64_t rate, std::int64_t burst) {
+Nanos Gcra::take(Instant now, std::int64_t rate, std::int64_t burst, Nanos longest) {
   if (rate <= 0) return Nanos{0};
   // Rounded up, so that rounding never admits more than the rate.
   const std::int64_t interval = (kSecond + rate - 1) / rate;
@@ -60,10 +60,11 @@ Nanos Gcra::take(Instant now, std::int64_t rate, std::int64_t burst) {
   std::int64_t stored = theoretical_arrival_.load(std::memory_order_relaxed);
   for (;;) {
     const std::int64_t arrival = std::max(stored, at);
-    if (arrival - at > tolerance) return Nanos{arrival - at - tolerance};
+    const std::int64_t due = std::max<std::int64_t>(0, arrival - at - tolerance);
+    if (due > longest.count()) return Nanos{due};
     if (theoretical_arrival_.compare_exchange_weak(stored, arrival + interval,
                                                    std::memory_order_relaxed))
-      return Nanos{0};
+      return Nanos{due};
   }
 }
 
@@ -112,7 +113,8 @@ std::vector<const Tenant*> TenantRegistry::all() const {
   return {by_number_.begin(), by_number_.end()};
 }
 
-Admission admit(Tenant& tenant, Instant now, Instant waiting_since, Millis rate_wait) {
+Admission admit(Tenant& tenant, Instant now, Instant waiting_since, Millis rate_wait,
+                bool has_cell) {
   using enum Admission::Answer;
   const Nanos left = std::max(Nanos{0}, waiting_since + rate_wait - now);
 
@@ -123,14 +125,16 @@ Admission admit(Tenant& tenant, Instant now, Instant waiting_since, Millis rate_
   if (cap > 0 && before >= cap) {
     leave(tenant);
     if (left <= Nanos{0}) return {refuse, Refusal::tenant_concurrency, kAskAgain};
-    return {wait, Refusal::tenant_concurrency, std::min(kAskAgain, whole_millis(left))};
+    return {wait, Refusal::tenant_concurrency, std::min(kAskAgain, whole_millis(left)), has_cell};
   }
+  if (has_cell) return {admit};
 
   const Nanos until = tenant.bucket.take(now, tenant.rate.load(std::memory_order_relaxed),
-                                         tenant.burst.load(std::memory_order_relaxed));
-  if (until == Nanos{0}) return {admit, Refusal::none, Millis{0}};
+                                         tenant.burst.load(std::memory_order_relaxed), left);
+  if (until == Nanos{0}) return {admit};
   leave(tenant);
-  return {until > left ? refuse : wait, Refusal::tenant_rate, whole_millis(until)};
+  if (until > left) return {refuse, Refusal::tenant_rate, whole_millis(until)};
+  return {wait, Refusal::tenant_rate, whole_millis(until), true};
 }
 
 void leave(Tenant& tenant) { tenant.running.fetch_sub(1, std::memory_order_relaxed); }

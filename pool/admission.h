@@ -42,10 +42,12 @@ std::string_view name(Refusal r);
 // admits, one compare-and-swap.
 class Gcra {
  public:
-  // Takes one cell. Zero: admitted (always, when rate <= 0). Else nothing was taken, and this is
-  // how long until one would be. Within any span of t seconds at most burst + t x rate are
-  // admitted, exactly, however many threads ask. A burst below 1 counts as 1.
-  Nanos take(Instant now, std::int64_t rate, std::int64_t burst);
+  // Takes one cell. Zero: it is due now (always, when rate <= 0). Up to `longest`: it is taken and due
+  // after so long, in the order of asking, so nobody who comes later gets in front. More than
+  // `longest`: nothing was taken, and this is how long it would have been. Within any span of t
+  // seconds at most burst + t x rate come due, exactly, however many threads ask. A burst below 1
+  // counts as 1.
+  Nanos take(Instant now, std::int64_t rate, std::int64_t burst, Nanos longest = Nanos{0});
   // For a change of rate or burst: what was taken under the old one is no debt under the new.
   void forget() { theoretical_arrival_.store(0, std::memory_order_relaxed); }
 
@@ -95,6 +97,8 @@ struct Admission {
   Refusal why = Refusal::none;
   // wait: ask again then; refuse: what the client is told (with jitter added by the caller)
   Millis retry_after{0};
+  // wait: its cell of the rate is taken already, and due then; say so when asking again
+  bool has_cell = false;
 };
 
 // May `tenant` run one more batch now? On `admit` one concurrency slot and one cell of the rate are
@@ -102,7 +106,8 @@ struct Admission {
 // batch first asked (== now at first); past rate_wait a wait becomes a refusal. A statement that
 // would have to wait longer than what is left of rate_wait is refused at once. Concurrency is
 // looked at first, so a statement that waits for a slot costs no cell.
-Admission admit(Tenant& tenant, Instant now, Instant waiting_since, Millis rate_wait);
+Admission admit(Tenant& tenant, Instant now, Instant waiting_since, Millis rate_wait,
+                bool has_cell = false);
 void leave(Tenant& tenant);
 
 }  // namespace pool

@@ -106,7 +106,7 @@ class Check {
     NodeCheck& node = *nodes_.emplace_back(std::make_unique<NodeCheck>());
     node.cluster = cluster.name;
     node.address = address;
-    node.error = {PgFailure::timeout, "", "no answer within " + std::to_string(timeout.count()) + " ms"};
+    node.error = {PgFailure::timeout, "", "no answer within " + conf::print(timeout)};
     node.prober = std::make_unique<MonitorProber>(
         loop_, resolver_, address,
         MonitorProber::Events{
@@ -229,14 +229,16 @@ class Check {
       const std::string what = "cluster=" + cluster + " auth.query";
       open_.insert(what);
       const std::string user = settings_->auth_query_user;
-      secrets_.look_up(cluster, user, [this, what, user](const conf::Result<MonitorSecrets::Secret>& got) {
+      using Answer = conf::Result<MonitorSecrets::Secret>;
+      secrets_.look_up(cluster, user, [this, what, user](const Answer& got) {
         open_.erase(what);
         if (!got)
           problem(got.error().message,
                   "check auth.query_user, auth.query_password, auth.query_database, and that this "
                   "user may run auth.query");
         else
-          say("ok      " + what + (*got ? ": works" : ": works (and finds no secret for " + user + ")"));
+          say("ok      " + what + ": works" +
+              (*got ? "" : " (and finds no secret for " + user + ")"));
         finish_if_done();
       });
     }

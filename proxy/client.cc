@@ -406,6 +406,7 @@ bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
   if (stay) {
     move_to(ClientState::active);
     worker_.count().routes.add(route_why);
+    worker_.count().class_reasons.add(batch.why);
     std::string prefix;
     if (!forward_batch(worker_, *this, bytes, std::move(prefix)))
       server->lose("the connection was closed while a statement was being sent");
@@ -522,7 +523,6 @@ void Client::welcome(std::string_view parameters) {
 
 void Client::answer_refused(std::string_view bytes, std::size_t streams) {
   // Which end has it? A Query or a Sync is owed a ReadyForQuery; else everything up to the Sync is skipped.
-  const SyncSearch search = find_sync(bytes);
   char last = 0;
   for (std::size_t at = 0; at < bytes.size();) {
     wire::Frame frame;
@@ -530,8 +530,8 @@ void Client::answer_refused(std::string_view bytes, std::size_t streams) {
     last = frame.type;
     at += frame.size;
   }
-  (void)search;
-  std::string message = std::exchange(refusal_, {});
+  std::string message = std::move(*refusal_);
+  refusal_ = nullptr;
   const bool ends = last == wire::frontend::kQuery || last == wire::frontend::kSync ||
                     last == wire::frontend::kFunctionCall;
   if (ends) {
@@ -546,8 +546,8 @@ void Client::answer_refused(std::string_view bytes, std::size_t streams) {
 void Client::refuse(pool::Refusal why, std::string_view sqlstate, std::string_view message,
                     conf::Millis retry_after) {
   worker_.refusal(why);
-  refusal_.clear();
-  wire::append_error(refusal_, {.severity = "ERROR",
+  refusal_ = std::make_unique<std::string>();
+  wire::append_error(*refusal_, {.severity = "ERROR",
                                 .sqlstate = sqlstate,
                                 .message = message,
                                 .detail = refusal_detail(why, retry_after)});
@@ -556,9 +556,7 @@ void Client::refuse(pool::Refusal why, std::string_view sqlstate, std::string_vi
 void Client::refuse_waiting() {
   if (state_ == ClientState::login) {
     // There is no session that could stay.
-    std::string message = std::exchange(refusal_, {});
-    message[0] = wire::backend::kErrorResponse;
-    send(message);
+    send(*refusal_);
     worker_.retire(*this, ClientEnd::login_failed, "no server for its session");
     return;
   }
@@ -608,8 +606,10 @@ void Client::server_lost(std::string_view sqlstate, std::string_view message, st
     if (i < owed) wire::append_ready_for_query(text, wire::TransactionStatus::idle);
   }
   if (open_sequence) discarding_ = true;
-  tentative.clear();
-  doomed.clear();
+  if (prepared) {
+    prepared->tentative.clear();
+    prepared->doomed.clear();
+  }
   move_to(ClientState::idle);
   send(text);
   if (state_ != ClientState::closing) go_on();
@@ -647,7 +647,7 @@ void Client::settings_changed() {
     } else if (setting.name == "pgsluice.tenant" && !setting.from_startup && tenant_may_change()) {
       std::string wanted = setting.value;
       std::erase(wanted, '\'');
-      if (wanted != tenant->name && !wanted.empty()) tenant_next = wanted;
+      if (wanted != tenant->name && !wanted.empty()) tenant_next = std::make_unique<std::string>(wanted);
     }
   }
 }
@@ -682,7 +682,7 @@ void Client::open_console(bool may_act) {
     wire::append_parameter_status(message, {parameter, value});
   wire::append_backend_key_data(message, {Worker::cancel_pid(worker_.shared(), id_), "none"});
   wire::append_ready_for_query(message, wire::TransactionStatus::idle);
-  console_user_ = login_->asked().user;
+  console_user_ = std::make_unique<std::string>(login_->asked().user);
   login_ = nullptr;
   move_to(ClientState::console);
   send(message);
@@ -715,7 +715,7 @@ std::size_t Client::process_console(std::string_view bytes) {
       }
       console_busy_ = true;
       worker_.shared().tell_control(
-          ConsoleCommand{id_, std::string(query->text), console_acts_, console_user_});
+          ConsoleCommand{id_, std::string(query->text), console_acts_, *console_user_});
       break;
     }
     case wire::frontend::kSync: {

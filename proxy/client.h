@@ -94,6 +94,16 @@ struct Tentative {
   bool closes;
 };
 
+// Everything about the statements that a client has prepared: most clients of the simple protocol have
+// none, and do not pay for it.
+struct ClientPrepared {
+  ClientStatements named;
+  std::vector<Tentative> tentative;
+  std::string unnamed;  // tail of the last Parse of the unnamed statement
+  std::shared_ptr<const routing::Facts> unnamed_facts;
+  std::vector<std::string> doomed;  // errors that replace those of For::doomed requests, in order
+};
+
 // One client connection, from accept to goodbye.
 class Client final : public pool::Waiter, public net::SocketOwner {
  public:
@@ -114,17 +124,23 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   routing::SessionState route_state;
   routing::Pin pins = routing::Pin::none;
   bool standard_strings = true;
-  std::unique_ptr<ClientStatements> prepared;
+  std::unique_ptr<ClientPrepared> prepared;  // null for a client that has never prepared anything
+  ClientPrepared& preparing() {
+    if (!prepared) prepared = std::make_unique<ClientPrepared>();
+    return *prepared;
+  }
   ClientStatement* find_statement(std::string_view statement_name) {
     if (!prepared) return nullptr;
-    const auto found = prepared->find(statement_name);
-    return found == prepared->end() ? nullptr : &found->second;
+    const auto found = prepared->named.find(statement_name);
+    return found == prepared->named.end() ? nullptr : &found->second;
   }
-  std::vector<Tentative> tentative;
-  std::string unnamed;                 // tail of the last Parse of the unnamed statement; "" : none
-  std::shared_ptr<const routing::Facts> unnamed_facts;
+  // The unnamed statement is gone: a simple Query, a Close, or a Parse that failed.
+  void forget_unnamed() {
+    if (unnamed_version == 0) return;
+    unnamed_version = 0;
+    prepared->unnamed_facts = nullptr;
+  }
   std::uint64_t unnamed_version = 0;   // 0: none
-  std::vector<std::string> doomed;     // errors that replace those of For::doomed requests, in order
 
   // --- link, made and broken by relay.cc only -------------------------------------------------------
   Server* server = nullptr;
@@ -138,6 +154,8 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   std::shared_ptr<const routing::Facts> batch_changes;
   bool batch_unpins = false, batch_deallocates = false;
   bool admitted = false;               // holds a slot of its tenant
+  bool has_cell = false;               // a cell of its tenant's rate is taken, due at not_before
+  conf::Instant not_before{};          // WaitingFor::tenant: not asked again before
   routing::RouteReason route_why = routing::RouteReason::read;
   pool::ListNode<Client> in_retry;     // Worker's list of those who wait for a tenant or a node
   conf::Instant arrived{};             // the waiting (or current) batch's last byte
@@ -195,7 +213,7 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   std::uint64_t statements = 0;
 
   void settings_changed();   // after `session` took new values
-  std::string tenant_next;   // SET pgsluice.tenant asked for it: taken between transactions
+  std::unique_ptr<std::string> tenant_next;  // SET pgsluice.tenant: taken between transactions
 
   pool::ListNode<Client> in_worker;  // Worker's list of the state
 
@@ -228,8 +246,8 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   std::size_t streaming_left_ = 0;     // bytes of a message too large to be kept, still to come
   std::size_t waiting_size_ = 0;       // of the batch at the start of input_
   std::size_t waiting_streams_ = 0;    // bytes of its last message that are not in input_
-  std::string refusal_;
-  std::string console_user_;
+  std::unique_ptr<std::string> refusal_;       // an ErrorResponse that is about to be sent
+  std::unique_ptr<std::string> console_user_;
   std::string input_;                  // what has arrived and cannot be used yet
   std::string out_;
   std::size_t out_sent_ = 0;

@@ -25,13 +25,14 @@ struct MonitorEvents {
   std::function<void(std::shared_ptr<const routing::Catalog>)> catalog;
 };
 
-// The eyes of the control thread. Probes every node of every cluster, finds out who is primary, how far
-// the replicas are and which functions are safe on them, looks secrets up, and publishes what changed.
-// Everything happens on one loop and nothing blocks. It never changes anything in Postgres.
+// The eyes of the control thread. Probes every node of every cluster, finds out who is primary, how
+// far the replicas are and which functions are safe on them, looks secrets up, and publishes what
+// changed. Everything happens on one loop and nothing blocks. It never changes anything in
+// Postgres.
 //
-// A new Topology comes at most every kPublishFloor, the first one within a turn of construction (all
-// unknown). Events are called from the loop, never from inside a method, except that look_up_secret may
-// answer at once from memory.
+// A new Topology comes at most every kPublishFloor, the first one within a turn of construction
+// (all unknown). Events are called from the loop, never from inside a method, except that
+// look_up_secret may answer at once from memory.
 class Monitor {
  public:
   Monitor(net::Loop& loop, std::shared_ptr<const conf::Settings> settings, MonitorEvents events);
@@ -40,16 +41,16 @@ class Monitor {
   // Nodes that stay keep their number, connection, position, health and role.
   void reload(std::shared_ptr<const conf::Settings> settings);
 
-  // A worker met a broken connection there: probe at once, over a new connection. A node that refuses
-  // is down within milliseconds; one that hangs after two probe.timeouts.
+  // A worker met a broken connection there: probe at once, over a new connection. A node that
+  // refuses is down within milliseconds; one that hangs after two probe.timeouts.
   void suspect(routing::NodeId node);
 
   // A session waits for a floor. Sends a sample now (at most one in flight, at most every 5 ms) and
   // probes replicas every 20 ms for the next second. Call once per wait that begins.
   void want_sample(std::string_view cluster);
 
-  // The secret of `user` as pg_authid keeps it; nothing: no such user, or one that may not log in. See
-  // MonitorSecrets for errors and what is remembered.
+  // The secret of `user` as pg_authid keeps it; nothing: no such user, or one that may not log in.
+  // See MonitorSecrets for errors and what is remembered.
   void look_up_secret(const std::string& cluster, const std::string& user,
                       MonitorSecrets::Done done);
   // A login failed: the next look-up asks Postgres again.

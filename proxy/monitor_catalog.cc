@@ -128,9 +128,9 @@ void MonitorCatalog::connect() {
   target_.database = databases_.front();
   connection_.connect(target_, kDeadline, [this](const std::optional<PgError>& error) {
     if (!error) return ask_functions();
-    const bool node_is_gone = error->kind == PgFailure::refused || error->kind == PgFailure::reset ||
-                              error->kind == PgFailure::timeout ||
-                              error->kind == PgFailure::starting;
+    const PgFailure kind = error->kind;
+    const bool node_is_gone = kind == PgFailure::refused || kind == PgFailure::reset ||
+                              kind == PgFailure::timeout || kind == PgFailure::starting;
     if (!node_is_gone) return skip(*error);
     if (targets_left_.empty()) {
       current_->complaints[databases_.front()] = error->message;
@@ -150,7 +150,8 @@ void MonitorCatalog::ask_functions() {
       if (row.size() == 2 && row[0]) functions.emplace(*row[0], row[1] != "f");
     found_[databases_.front()] = std::move(functions);
     current_->complaints.erase(databases_.front());
-    // The first database is the monitor's own: from there the others are listed, if any may be used.
+    // The first database is the monitor's own: from there the others are listed, if any may be
+    // used.
     const auto any = settings_->databases.find("*");
     if (found_.size() == 1 && any != settings_->databases.end() &&
         any->second.cluster == current_->name && any->second.dbname.empty())
@@ -171,8 +172,8 @@ void MonitorCatalog::ask_databases() {
   });
 }
 
-// What was known of this database stays: a function that turned volatile meanwhile would be missed, but
-// forgetting them all would send every read to the primary.
+// What was known of this database stays: a function that turned volatile meanwhile would be missed,
+// but forgetting them all would send every read to the primary.
 void MonitorCatalog::skip(const PgError& error) {
   const std::string& database = databases_.front();
   std::string& complaint = current_->complaints[database];

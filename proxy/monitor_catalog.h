@@ -13,11 +13,11 @@
 
 namespace proxy {
 
-// Reads pg_proc for the classifier: from the primary of each cluster (any node that answers when there
-// is none), every kEvery, and soon after a schema change. One short-lived connection at a time, one
-// database after the other: the monitor's own, those named in [database.*], and for
-// [database."*"] the first kMaxDatabases that allow connections. One catalogue serves all clusters and
-// databases: a name is volatile if it is volatile anywhere.
+// Reads pg_proc for the classifier: from the primary of each cluster (any node that answers when
+// there is none), every kEvery, and soon after a schema change. One short-lived connection at a
+// time, one database after the other: the monitor's own, those named in [database.*], and for
+// [database."*"] the first kMaxDatabases that allow connections. One catalogue serves all clusters
+// and databases: a name is volatile if it is volatile anywhere.
 class MonitorCatalog {
  public:
   using Targets = std::function<std::vector<PgTarget>(const std::string& cluster)>;
@@ -27,7 +27,8 @@ class MonitorCatalog {
   ~MonitorCatalog();
 
   void configure(std::shared_ptr<const conf::Settings> settings);
-  // Reads `cluster` anew after kSoon, or kSpacing after the last time; calls that come meanwhile are one.
+  // Reads `cluster` anew after kSoon, or kSpacing after the last time; calls that come meanwhile
+  // are one.
   void refresh_soon(const std::string& cluster);
   // The same unless it has been read successfully before.
   void refresh_if_unread(const std::string& cluster);

@@ -49,7 +49,7 @@ struct ClusterMonitor::Node {
         prober(loop, owner.resolver_, member.address,
                {.asking = [this, &owner] { owner.on_asking(*this); },
                 .full = [this, &owner](const ProbeAnswer& answer) { owner.on_full(*this, answer); },
-                .quick = [this, &owner](const QuickAnswer& answer) { owner.on_quick(*this, answer); },
+                .quick = [this, &owner](const QuickAnswer& said) { owner.on_quick(*this, said); },
                 .failed =
                     [this, &owner](FailureKind kind, const PgError& said) {
                       owner.on_failed(*this, kind, said);
@@ -156,7 +156,8 @@ void ClusterMonitor::on_full(Node& node, const ProbeAnswer& answer) {
                                  ? node.last->timeline
                                  : 0;
   node.last = answer;
-  // Within one postmaster's life a timeline never falls, even when the receiver that showed it is gone.
+  // Within one postmaster's life a timeline never falls, even when the receiver that showed it is
+  // gone.
   if (answer.in_recovery) node.last->timeline = std::max(answer.timeline, seen);
   node.tracker.succeeded(*node.answered_at, {.system_id = answer.system_id,
                                .postmaster_start_us = answer.started_us,
@@ -267,9 +268,9 @@ void ClusterMonitor::judge() {
     switched_ = true;
   if (before.accepted.system_id != 0 && accepted.system_id != before.accepted.system_id)
     ring_.reset();
-  // The ring is not emptied when a replica of the same system takes over: positions up to the switch are
-  // common to both, so replicas keep a lag (too large rather than too small) and go on serving. If the
-  // new primary stands lower, add() forgets.
+  // The ring is not emptied when a replica of the same system takes over: positions up to the
+  // switch are common to both, so replicas keep a lag (too large rather than too small) and go on
+  // serving. If the new primary stands lower, add() forgets.
   const bool another = accepted.primary != before.accepted.primary;
   if (another && before.accepted.primary)
     if (Node* old = find(*before.accepted.primary)) ++old->replaced;
@@ -363,8 +364,8 @@ void ClusterMonitor::schedule(Node& node) {
     node.due.once(whole(asked + interval_ - now));
     return;
   }
-  // Replicas are asked in the middle half of the time between two samples, one after the other: right
-  // after a sample every one of them would look late.
+  // Replicas are asked in the middle half of the time between two samples, one after the other:
+  // right after a sample every one of them would look late.
   std::size_t place = 0;
   while (place < nodes_.size() && nodes_[place].get() != &node) ++place;
   const auto share = Instant::duration(interval_) / 4 +

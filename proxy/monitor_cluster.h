@@ -49,13 +49,14 @@ struct ClusterReport {
   routing::Lsn sample_lsn;
 };
 
-// Watches the nodes of one [cluster.NAME]: asks each of them (MonitorProber), feeds the pure deciders of
-// routing/ (health, lag, primary) with what they say, and keeps the ClusterState that workers see.
+// Watches the nodes of one [cluster.NAME]: asks each of them (MonitorProber), feeds the pure
+// deciders of routing/ (health, lag, primary) with what they say, and keeps the ClusterState that
+// workers see.
 //
-// Rhythm: every node each probe.interval, spread so that replicas are asked between two samples of the
-// primary; a node that is not up at least every second; a suspected one at once. While sessions wait
-// for a floor (want_sample) the primary is sampled as often as every kSampleFloor and replicas are asked
-// every kFastProbe.
+// Rhythm: every node each probe.interval, spread so that replicas are asked between two samples of
+// the primary; a node that is not up at least every second; a suspected one at once. While sessions
+// wait for a floor (want_sample) the primary is sampled as often as every kSampleFloor and replicas
+// are asked every kFastProbe.
 class ClusterMonitor {
  public:
   struct Events {
@@ -85,9 +86,9 @@ class ClusterMonitor {
 
   static constexpr conf::Millis kSampleFloor{5};
   static constexpr conf::Millis kFastProbe{20};
-  static constexpr conf::Millis kFastFor{1000};         // after the last want_sample()
-  static constexpr conf::Millis kMaxRetry{1000};        // a node that is not up is asked at least so often
-  static constexpr unsigned kBackendsEvery = 10;        // probes per count of active backends
+  static constexpr conf::Millis kFastFor{1000};   // after the last want_sample()
+  static constexpr conf::Millis kMaxRetry{1000};  // a node that is not up is asked as often
+  static constexpr unsigned kBackendsEvery = 10;  // probes per count of active backends
 
  private:
   struct Node;

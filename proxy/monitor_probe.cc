@@ -30,8 +30,9 @@ std::optional<std::uint32_t> timeline_of_file(const Cell& file) {
 }
 
 // pg_is_in_recovery() is volatile, so the sub-select is evaluated once and every CASE sees the same
-// answer. Functions that fail on the other role stand behind it. A replica's timeline: the receiver's
-// needs pg_monitor and a running receiver; the control file's is written at restart points only.
+// answer. Functions that fail on the other role stand behind it. A replica's timeline: the
+// receiver's needs pg_monitor and a running receiver; the control file's is written at restart
+// points only.
 std::string probe(bool humble) {
   return std::string("select r, ") +
          (humble ? "null" : "(select system_identifier from pg_control_system())") +

@@ -12,12 +12,13 @@ namespace proxy {
 
 // The questions that the monitor asks a node, and what the answers mean. Pure.
 
-// What one answer said. Everything that a node may keep from an ordinary role, or that only one of the
-// two roles has, is optional: unknown is never guessed.
+// What one answer said. Everything that a node may keep from an ordinary role, or that only one of
+// the two roles has, is optional: unknown is never guessed.
 struct ProbeAnswer {
   bool in_recovery = false;
   routing::Lsn position;         // primary: insert position, normalised; replica: replayed
-  std::uint32_t timeline = 0;    // highest that can be seen; 0: unknown. A replica's may be late, not early
+  // The highest that can be seen; 0: unknown. A replica's may be late, never early.
+  std::uint32_t timeline = 0;
   std::uint32_t following = 0;   // replica: the receiver's timeline; 0: no receiver or not visible
   std::uint64_t system_id = 0;   // 0: unknown
   std::uint64_t wal_segment_size = 0;  // primary only: to normalise later quick answers
@@ -27,11 +28,11 @@ struct ProbeAnswer {
   bool sees_everything = false;                 // the monitor role has pg_monitor
 };
 
-// The whole question: one statement, about 0.5 ms of the node's time (Postgres 15). $1 (boolean) asks for
-// the number of active backends as well, another 0.7 ms.
+// The whole question: one statement, about 0.5 ms of the node's time (Postgres 15). $1 (boolean)
+// asks for the number of active backends as well, another 0.7 ms.
 const std::string& full_probe();
-// The same without the functions that an administrator may have taken away from PUBLIC (pg_control_*):
-// asked after full_probe() was refused with 42501.
+// The same without the functions that an administrator may have taken away from PUBLIC
+// (pg_control_*): asked after full_probe() was refused with 42501.
 const std::string& humble_probe();
 // Role, timeline (of a primary) and position only, about 0.2 ms: what a session waits for.
 const std::string& quick_probe();

@@ -7,6 +7,12 @@ namespace proxy {
 
 using routing::FailureKind;
 
+namespace {
+
+const PgError kNonsense{PgFailure::other, "", "the answer to the probe makes no sense"};
+
+}  // namespace
+
 FailureKind failure_kind(const PgError& error) {
   if (error.sqlstate == "3D000") return FailureKind::auth;
   switch (error.kind) {
@@ -101,7 +107,8 @@ void MonitorProber::on_names(const std::vector<std::string>& ips, const std::str
   if (ips.empty()) {
     // Addresses that worked before are better than none.
     if (phase_ == Phase::resolving)
-      give_up(FailureKind::resolve, {PgFailure::other, "", "cannot resolve " + address_.host + ": " + error});
+      give_up(FailureKind::resolve,
+              {PgFailure::other, "", "cannot resolve " + address_.host + ": " + error});
     return;
   }
   ips_ = ips;
@@ -147,14 +154,14 @@ void MonitorProber::ask() {
 }
 
 void MonitorProber::on_full(PgAnswer answer) {
-  if (answer.error && !humble_ && (answer.error->sqlstate == "42501" || answer.error->sqlstate == "42883")) {
+  const std::string refused = answer.error ? answer.error->sqlstate : "";
+  if (!humble_ && (refused == "42501" || refused == "42883")) {
     humble_ = true;
     return ask();
   }
   if (answer.error) return give_up(failure_kind(*answer.error), *answer.error);
   const auto understood = read_full_probe(answer.rows);
-  if (!understood)
-    return give_up(FailureKind::other, {PgFailure::other, "", "the answer to the probe makes no sense"});
+  if (!understood) return give_up(FailureKind::other, kNonsense);
   phase_ = Phase::resting;
   acquainted_ = true;
   probe_wanted_ = false;
@@ -168,8 +175,7 @@ bool MonitorProber::quick() {
   connection_.query(quick_probe(), {}, timeout_, [this](const PgAnswer& answer) {
     if (answer.error) return give_up(failure_kind(*answer.error), *answer.error);
     const auto understood = read_quick_probe(answer.rows);
-    if (!understood)
-      return give_up(FailureKind::other, {PgFailure::other, "", "the answer to the probe makes no sense"});
+    if (!understood) return give_up(FailureKind::other, kNonsense);
     phase_ = Phase::resting;
     events_.quick(*understood);
     if (probe_wanted_ && phase_ == Phase::resting) begin();
@@ -178,8 +184,8 @@ bool MonitorProber::quick() {
 }
 
 void MonitorProber::on_lost(const PgError& error) {
-  // That an idle connection ended says little of the node (a firewall may have done it); whether a new
-  // one can be made says all.
+  // That an idle connection ended says little of the node (a firewall may have done it); whether a
+  // new one can be made says all.
   const FailureKind kind = failure_kind(error);
   give_up(kind == FailureKind::reset ? FailureKind::terminated : kind, error);
 }

@@ -17,8 +17,9 @@ namespace proxy {
 using conf::Instant;
 using conf::Micros;
 
-// Keeps one probe connection to one node and asks it questions; decides nothing. When and what to ask
-// is the caller's business (ClusterMonitor), except that a connection found broken is opened again.
+// Keeps one probe connection to one node and asks it questions; decides nothing. When and what to
+// ask is the caller's business (ClusterMonitor), except that a connection found broken is opened
+// again.
 class MonitorProber {
  public:
   // `asking` comes right before a question is sent on the wire; exactly one of the others follows.

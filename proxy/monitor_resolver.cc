@@ -38,8 +38,9 @@ void MonitorResolver::start_next() {
       --resolver.running_;
       const std::vector<Done> waiters = std::exchange(resolver.asked_[host], {});
       resolver.asked_.erase(host);
-      for (const Done& waiter : waiters) waiter(ips, ips.empty() && error.empty() ? "no address" : error);
-      if (!weak.expired()) resolver.start_next();
+      const std::string why = ips.empty() && error.empty() ? "no address" : error;
+      for (const Done& waiter : waiters) waiter(ips, why);
+      if (self.use_count() > 1) resolver.start_next();  // a waiter may have dropped the resolver
     });
   }
 }

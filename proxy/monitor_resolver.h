@@ -11,17 +11,17 @@
 
 namespace proxy {
 
-// Resolves names for the control plane: one look-up per name at a time, and at most two at once over
-// all names, because a look-up occupies a thread of libuv's pool and a resolver that hangs must leave
-// some for everybody else (key derivation runs there too).
+// Resolves names for the control plane: one look-up per name at a time, and at most two at once
+// over all names, because a look-up occupies a thread of libuv's pool and a resolver that hangs
+// must leave some for everybody else (key derivation runs there too).
 class MonitorResolver {
  public:
   using Done = std::function<void(const std::vector<std::string>& ips, const std::string& error)>;
 
   explicit MonitorResolver(net::Loop& loop);
 
-  // `done` is called later, or never if the resolver is gone first; it must check that whoever asked is
-  // still there. There is no deadline: the caller has its own.
+  // `done` is called later, or never if the resolver is gone first; it must check that whoever
+  // asked is still there. There is no deadline: the caller has its own.
   void resolve(const std::string& host, Done done);
 
   // Numeric addresses and unix folders need no look-up.

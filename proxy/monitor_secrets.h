@@ -17,10 +17,11 @@ namespace proxy {
 // Looks users' secrets up in Postgres (auth.query), so that no password file is needed: on one
 // connection per cluster, made when somebody asks and closed when nobody has for a while.
 //
-// Answers are remembered for auth.query_ttl; that a user has no secret only for kNegativeTtl, so that a
-// new user need not wait. One look-up per user at a time, whoever asks; at most kMaxWaiting users wait
-// and kMaxRemembered are remembered: names come from strangers. Nothing is remembered of a look-up that
-// failed, and a secret that is out of date is never used because a new one cannot be had.
+// Answers are remembered for auth.query_ttl; that a user has no secret only for kNegativeTtl, so
+// that a new user need not wait. One look-up per user at a time, whoever asks; at most kMaxWaiting
+// users wait and kMaxRemembered are remembered: names come from strangers. Nothing is remembered of
+// a look-up that failed, and a secret that is out of date is never used because a new one cannot be
+// had.
 class MonitorSecrets {
  public:
   // The secret as pg_authid keeps it; nothing: no such user, or one that may not log in.
@@ -35,8 +36,8 @@ class MonitorSecrets {
 
   // Forgets everything that another query or user may answer differently.
   void configure(std::shared_ptr<const conf::Settings> settings);
-  // `done` may be called at once. Errors: config (no auth.query_user), overloaded, auth (our own login
-  // failed), io, timeout, protocol.
+  // `done` may be called at once. Errors: config (no auth.query_user), overloaded, auth (our own
+  // login failed), io, timeout, protocol.
   void look_up(const std::string& cluster, const std::string& user, Done done);
   // The next look-up asks Postgres again: a login failed, so the password may have changed.
   void forget(const std::string& cluster, const std::string& user);

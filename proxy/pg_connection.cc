@@ -39,7 +39,8 @@ PgFailure kind_of_sqlstate(std::string_view sqlstate, bool connecting) {
   return connecting ? PgFailure::other : PgFailure::sql;
 }
 
-// libpq gives no error number. The process never calls setlocale, so these texts are the C locale's.
+// libpq gives no error number. The process never calls setlocale, so these texts are the C
+// locale's.
 PgFailure kind_of_text(std::string_view text) {
   if (has(text, "Connection refused") || has(text, "No such file or directory") ||
       has(text, "No route to host") || has(text, "etwork is unreachable") ||
@@ -245,8 +246,9 @@ void PgConnection::on_io(int events) {
 }
 
 void PgConnection::step_connect() {
-  // libpq may close this socket and open another one (TLS refused, next try without): the watch must be
-  // gone before that, or the loop would mistake a new descriptor of the same number for the old one.
+  // libpq may close this socket and open another one (TLS refused, next try without): the watch
+  // must be gone before that, or the loop would mistake a new descriptor of the same number for the
+  // old one.
   watch_.reset();
   switch (PQconnectPoll(connection_.get())) {
     case PGRES_POLLING_READING: return watch(net::Watch::readable);

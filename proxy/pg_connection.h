@@ -17,8 +17,8 @@ namespace proxy {
 
 using conf::Millis;
 
-// What kind of "no" it was. It decides what is done next: an address that refuses is down at once, a
-// wrong password says nothing about the node.
+// What kind of "no" it was. It decides what is done next: an address that refuses is down at once,
+// a wrong password says nothing about the node.
 enum class PgFailure : std::uint8_t {
   refused,        // nobody listens there (also: no such socket, no route)
   timeout,        // no answer within the deadline
@@ -58,17 +58,17 @@ struct PgTarget {
   friend bool operator==(const PgTarget&, const PgTarget&) = default;
 };
 
-// One connection of the control plane to Postgres: libpq in its asynchronous mode on a net::Loop. Not
-// for the data path.
+// One connection of the control plane to Postgres: libpq in its asynchronous mode on a net::Loop.
+// Not for the data path.
 //
-// One thing at a time: connect, then one query after the other, each with its deadline. Every call is
-// answered by its callback exactly once and never from inside the call, except that close() and the
-// destructor drop what is under way without calling anybody. Destroying a PgConnection is safe at any
-// moment, also inside its own callbacks. Nothing here blocks: libpq gets numeric addresses only, so
-// it never resolves.
+// One thing at a time: connect, then one query after the other, each with its deadline. Every call
+// is answered by its callback exactly once and never from inside the call, except that close() and
+// the destructor drop what is under way without calling anybody. Destroying a PgConnection is safe
+// at any moment, also inside its own callbacks. Nothing here blocks: libpq gets numeric addresses
+// only, so it never resolves.
 //
-// The session is pinned against what a database or role may have configured: search_path is pg_catalog,
-// the default isolation is read committed (serializable is refused by a standby), and
+// The session is pinned against what a database or role may have configured: search_path is
+// pg_catalog, the default isolation is read committed (serializable is refused by a standby), and
 // statement_timeout ends what we have stopped waiting for.
 class PgConnection {
  public:
@@ -111,7 +111,8 @@ class PgConnection {
   void step_connect();
   void step_query();
   void on_idle_input();
-  void fail(PgError error);  // closes, then tells whoever waits: nothing of *this may be used after it
+  // Closes, then tells whoever waits: nothing of *this may be used after it.
+  void fail(PgError error);
   PgError last_error(bool connecting) const;
   void watch(int events);
 
@@ -120,7 +121,7 @@ class PgConnection {
   std::optional<net::Watch> watch_;  // after connection_: goes before libpq closes the descriptor
   net::Timer deadline_;
   Phase phase_ = Phase::closed;
-  std::optional<PgError> early_;  // a failure met inside the call; told by deadline_ at the next turn
+  std::optional<PgError> early_;  // met inside the call; told by deadline_ at the next turn
   std::optional<PgError> farewell_;  // what the server said before it ended an idle connection
   ConnectDone connect_done_;
   QueryDone query_done_;
@@ -134,8 +135,8 @@ PgTarget pg_target(const conf::Settings& settings, const conf::NodeAddress& node
                    const std::string& ip);
 
 // The SQLSTATE inside a libpq message of verbose kind ("FATAL:  28P01: password ..."), and the text
-// without it and without the lines that only a Postgres developer wants. Pure; for PgConnection and its
-// test.
+// without it and without the lines that only a Postgres developer wants. Pure; for PgConnection and
+// its test.
 PgError read_libpq_message(std::string_view text, bool connecting);
 
 // "pgsluice monitor <host>:<pid>", at most 63 bytes: how the processes of a fleet see each other in

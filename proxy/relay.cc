@@ -202,7 +202,9 @@ Scan scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may
         if (query->text_complete && !too_large) {
           note(&scan, classify(worker, client, query->text));
         } else {
-          scan.facts.too_large = true;
+          scan.facts.too_large = scan.facts.unread_text = true;
+          scan.facts.kind = routing::StatementClass::write;
+          scan.facts.why = routing::ClassReason::too_long;
         }
         break;
       }
@@ -229,7 +231,9 @@ Scan scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may
                            "\" is larger than limits.batch allows for a prepared statement";
             return scan;
           }
-          scan.facts.too_large = true;
+          scan.facts.too_large = scan.facts.unread_text = true;
+          scan.facts.kind = routing::StatementClass::write;
+          scan.facts.why = routing::ClassReason::too_long;
           break;
         }
         note(&scan, classify(worker, client, head.text));
@@ -246,7 +250,8 @@ Scan scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may
         const wire::BindHead& head = **bind;
         if (too_large) scan.facts.too_large = true;
         if (head.statement.empty()) {
-          if (!unnamed_here && client.unnamed_facts) note(&scan, client.unnamed_facts);
+          if (!unnamed_here && client.unnamed_version != 0)
+            note(&scan, client.prepared->unnamed_facts);
           break;
         }
         // One that was parsed in this batch is noted already.
@@ -363,9 +368,9 @@ bool forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
     if (client.unnamed_version == 0 || server.unnamed_version == client.unnamed_version) return;
     gather.ours([&](std::string& out) {
       out.push_back(fe::kParse);
-      wire::append_u32(out, static_cast<std::uint32_t>(4 + 1 + client.unnamed.size()));
+      wire::append_u32(out, static_cast<std::uint32_t>(4 + 1 + client.prepared->unnamed.size()));
       out.push_back('\0');
-      out += client.unnamed;
+      out += client.prepared->unnamed;
     });
     if (!pipeline.skipping()) server.unnamed_version = client.unnamed_version;
     pipeline.sent({Request::parse, For::nobody});
@@ -384,6 +389,7 @@ bool forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
                                 .pins = client.batch.pins,
                                 .unpins = client.batch_unpins,
                                 .deallocates = client.batch_deallocates,
+                                .unread = client.batch.unread_text,
                                 .changes = std::move(client.batch_changes)});
   } else {
     InFlight& open = server.in_flight.back();
@@ -392,6 +398,7 @@ bool forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
     open.pins |= client.batch.pins;
     open.unpins |= client.batch_unpins;
     open.deallocates |= client.batch_deallocates;
+    open.unread |= client.batch.unread_text;
     if (client.batch_changes) open.changes = std::move(client.batch_changes);
   }
   if (client.batch.step != routing::TransactionStep::none || routing::any(client.batch.pins))
@@ -410,8 +417,8 @@ bool forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
     const std::size_t here = std::min(frame.size, bytes.size() - at);
     switch (frame.type) {
       case fe::kQuery:
-        client.unnamed_version = server.unnamed_version = 0;
-        client.unnamed_facts = nullptr;
+        client.forget_unnamed();
+        server.unnamed_version = 0;
         pipeline.sent({Request::query});
         break;
       case fe::kFunctionCall: pipeline.sent({Request::function_call}); break;
@@ -423,13 +430,14 @@ bool forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
         const wire::ParseHead& head = **parse;
         if (head.name.empty()) {
           // A statement too large to be kept is gone when the client changes servers.
-          const bool keep = frame.complete;
-          client.unnamed_version = keep ? worker.next_version() : 0;
-          server.unnamed_version = pipeline.skipping() ? 0 : client.unnamed_version;
-          if (keep) {
-            client.unnamed.assign(frame.body.substr(head.after_name));
-            client.unnamed_facts = classify(worker, client, head.text);
+          client.forget_unnamed();
+          if (frame.complete) {
+            client.unnamed_version = worker.next_version();
+            ClientPrepared& prepared = client.preparing();
+            prepared.unnamed.assign(frame.body.substr(head.after_name));
+            prepared.unnamed_facts = classify(worker, client, head.text);
           }
+          server.unnamed_version = pipeline.skipping() ? 0 : client.unnamed_version;
           pipeline.sent({Request::parse});
           break;
         }
@@ -443,7 +451,7 @@ bool forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
                                      .sqlstate = wire::sqlstate::kDuplicatePreparedStatement,
                                      .message = "prepared statement \"" + std::string(head.name) +
                                                 "\" already exists"});
-          if (!pipeline.skipping()) client.doomed.push_back(std::move(error));
+          if (!pipeline.skipping()) client.preparing().doomed.push_back(std::move(error));
           gather.ours([](std::string& out) {
             wire::append_parse(out, "pgsluice_doomed", "statement exists", {});
           });
@@ -454,10 +462,10 @@ bool forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
             worker.shared().prepared.intern(frame.body.substr(head.after_name));
         const bool skipping = pipeline.skipping();
         if (!skipping) {
-          if (!client.prepared) client.prepared = std::make_unique<ClientStatements>();
-          (*client.prepared)[std::string(head.name)] = {statement, classify(worker, client, head.text),
-                                                        worker.catalog()->version()};
-          client.tentative.push_back({statement->id, std::string(head.name), {}, false});
+          ClientPrepared& prepared = client.preparing();
+          prepared.named[std::string(head.name)] = {statement, classify(worker, client, head.text),
+                                                    worker.catalog()->version()};
+          prepared.tentative.push_back({statement->id, std::string(head.name), {}, false});
         }
         if (server.statements.touch(statement->id)) {
           pipeline.sent({Request::parse, For::local, statement->id});
@@ -517,8 +525,8 @@ bool forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
             head.kind == wire::Named::statement && !head.name.empty() ? find(head.name) : nullptr;
         if (statement == nullptr) {
           if (head.kind == wire::Named::statement && head.name.empty()) {
-            client.unnamed_version = server.unnamed_version = 0;
-            client.unnamed_facts = nullptr;
+            client.forget_unnamed();
+            server.unnamed_version = 0;
           }
           pipeline.sent({Request::close});
           break;
@@ -527,10 +535,10 @@ bool forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
         pass_before();
         passed = at + frame.size;
         if (!pipeline.skipping()) {
-          const auto found = client.prepared->find(head.name);
-          client.tentative.push_back(
+          const auto found = client.prepared->named.find(head.name);
+          client.prepared->tentative.push_back(
               {statement->id, std::string(head.name), std::move(found->second), true});
-          client.prepared->erase(found);
+          client.prepared->named.erase(found);
         }
         pipeline.sent({Request::close, For::local, statement->id});
         break;

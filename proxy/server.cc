@@ -261,12 +261,13 @@ std::string_view local_answer(Request request) {
 template <class Add>
 void Server::take_local(Add add) {
   while (const auto local = pipeline.take_local()) {
-    if (client != nullptr && !client->tentative.empty()) settle(local->tag);
+    if (client != nullptr) settle(local->tag);
     add(local_answer(local->request));
   }
 }
 
 void Server::answer_locally() {
+  if (!pipeline.local_is_due()) return;
   std::string answers;
   take_local([&answers](std::string_view ours) { answers += ours; });
   if (!answers.empty() && client != nullptr) client->send(answers);
@@ -313,6 +314,7 @@ std::size_t Server::relay(std::string_view bytes) {
     std::string_view instead;
     switch (frame.type) {
       case be::kErrorResponse: {
+        reconcile();
         const wire::ErrorFields error = wire::peek_error(frame.body);
         if (error.severity == "FATAL" || error.severity == "PANIC") {
           fatal = "the server ended the connection: " + std::string(error.message);
@@ -328,8 +330,7 @@ std::size_t Server::relay(std::string_view bytes) {
         break;
       case be::kParseComplete:
       case be::kCloseComplete:
-        if (client != nullptr && !client->tentative.empty() && verdict.answered->whom != For::nobody)
-          settle(verdict.answered->tag);
+        if (client != nullptr && verdict.answered->whom != For::nobody) settle(verdict.answered->tag);
         break;
       case be::kCommandComplete:
         if (status != 'I' && session.on_trial())
@@ -342,6 +343,7 @@ std::size_t Server::relay(std::string_view bytes) {
         }
         on_ready(frame.body[0], verdict.answered->whom);
         break;
+      case be::kCopyInResponse: reconcile(); break;
       default: break;
     }
     if (spoiled || !fatal.empty()) break;
@@ -353,8 +355,7 @@ std::size_t Server::relay(std::string_view bytes) {
     pass_left_ = frame.size - here;
     pass_swallow_ = swallow;
 
-    reconcile();
-    take_local([&out](std::string_view ours) { out.add(ours); });
+    if (pipeline.local_is_due()) take_local([&out](std::string_view ours) { out.add(ours); });
   }
 
   if (client != nullptr) {
@@ -380,20 +381,20 @@ bool Server::on_error(const wire::Pipeline::Entry& failed, const wire::ErrorFiel
       statements.remove(entry.tag);
     if (entry.request == Request::parse && entry.tag == 0) {
       unnamed_version = 0;
-      if (client != nullptr && entry.whom == For::client) {
-        client->unnamed_version = 0;
-        client->unnamed_facts = nullptr;
-      }
+      if (client != nullptr && entry.whom == For::client) client->forget_unnamed();
     }
     if (entry.request == Request::close && entry.whom == For::nobody) statements_uncertain_ = true;
     if (client != nullptr && entry.whom != For::nobody && entry.tag != 0) undo(entry.tag);
-    if (client != nullptr && entry.whom == For::doomed && !client->doomed.empty())
-      client->doomed.pop_back();
+    if (client != nullptr && entry.whom == For::doomed &&
+        !client->preparing().doomed.empty())
+      client->prepared->doomed.pop_back();
   };
   bool swallow = false;
-  if (failed.whom == For::doomed && client != nullptr && !client->doomed.empty()) {
-    instead_ = std::move(client->doomed.front());
-    client->doomed.erase(client->doomed.begin());
+  if (failed.whom == For::doomed && client != nullptr &&
+      !client->preparing().doomed.empty()) {
+    std::vector<std::string>& doomed = client->prepared->doomed;
+    instead_ = std::move(doomed.front());
+    doomed.erase(doomed.begin());
     *instead = instead_;
     swallow = true;
   }
@@ -412,19 +413,21 @@ bool Server::on_error(const wire::Pipeline::Entry& failed, const wire::ErrorFiel
 }
 
 void Server::settle(std::uint32_t id) {
-  auto& tentative = client->tentative;
+  if (!client->prepared) return;
+  auto& tentative = client->prepared->tentative;
   const auto found = std::ranges::find(tentative, id, &Tentative::id);
   if (found != tentative.end()) tentative.erase(found);
 }
 
 void Server::undo(std::uint32_t id) {
-  auto& tentative = client->tentative;
+  if (!client->prepared) return;
+  auto& tentative = client->prepared->tentative;
   for (auto it = tentative.rbegin(); it != tentative.rend(); ++it) {
     if (it->id != id) continue;
     if (it->closes) {
-      (*client->prepared)[it->name] = std::move(it->statement);
-    } else if (client->prepared) {
-      client->prepared->erase(it->name);
+      client->prepared->named[it->name] = std::move(it->statement);
+    } else {
+      client->prepared->named.erase(it->name);
     }
     tentative.erase(std::next(it).base());
     return;
@@ -476,6 +479,7 @@ void Server::after_answers() {
         return;
       }
       resetting_ = false;
+      unread_text = false;
       session.assume(worker_->interner().empty());
       statements.clear();
       unnamed_version = 0;

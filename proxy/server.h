@@ -52,6 +52,7 @@ struct InFlight {
   bool failed = false;      // an ErrorResponse has gone to the client
   bool unpins = false;      // DISCARD ALL
   bool deallocates = false;
+  bool unread = false;      // its text was too large to be looked at
   std::shared_ptr<const routing::Facts> changes;  // facts of the one statement that changes settings, or null
 };
 
@@ -76,6 +77,7 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   char status = 'I';                // transaction status of the last ReadyForQuery
   pool::SessionSettings session;    // RESET goes back to nothing: the server's own defaults
   pool::ServerStatements statements;
+  bool unread_text = false;           // ran a text that nobody has read: reset before anybody else gets it
   std::uint64_t unnamed_version = 0;  // whose unnamed statement it has (Client::unnamed_version)
   std::vector<std::pair<std::string, std::string>> parameters;  // as ParameterStatus told
 

@@ -258,12 +258,17 @@ pool::Pool& Worker::pool(Identity& identity, routing::NodeId node) {
 }
 
 std::uint64_t Worker::excluded(const routing::ClusterState& cluster) {
+  if (!nodes_failing_) return 0;
   std::uint64_t bits = 0;
+
   const std::size_t count = std::min<std::size_t>(cluster.nodes.size(), 64);
   for (std::size_t i = 0; i < count; ++i) {
     const std::size_t node = routing::index(cluster.nodes[i].id);
     if (node < backoffs_.size() && !backoffs_[node].may_try(now())) bits |= std::uint64_t{1} << i;
   }
+  if (bits == 0)
+    nodes_failing_ = std::ranges::any_of(
+        backoffs_, [](const pool::Backoff& backoff) { return backoff.failures() > 0; });
   return bits;
 }
 
@@ -301,14 +306,21 @@ bool Worker::stale(const Server& server) const {
 Worker::Placed Worker::place(Client& client) {
   const Instant at = now();
   const bool login = client.state() == ClientState::login;
-  if (!client.tenant_next.empty())
-    client.tenant = &shared_.tenants.find(std::exchange(client.tenant_next, {}));
+  if (client.tenant_next) {
+    client.tenant = &shared_.tenants.find(*client.tenant_next);
+    client.tenant_next = nullptr;
+  }
   if (!client.admitted && !login) {
     const pool::Admission admission =
-        pool::admit(*client.tenant, at, client.waiting_since, settings_->tenant_rate_wait);
+        pool::admit(*client.tenant, at, client.waiting_since, settings_->tenant_rate_wait,
+                    std::exchange(client.has_cell, false));
     switch (admission.answer) {
       case pool::Admission::Answer::admit: client.admitted = true; break;
-      case pool::Admission::Answer::wait: wait(client, WaitingFor::tenant); return Placed::waits;
+      case pool::Admission::Answer::wait:
+        client.has_cell = admission.has_cell;
+        client.not_before = at + admission.retry_after;
+        wait(client, WaitingFor::tenant);
+        return Placed::waits;
       case pool::Admission::Answer::refuse: {
         // Jitter, so that those refused together do not come back together.
         const auto after = admission.retry_after +
@@ -347,7 +359,7 @@ Worker::Placed Worker::place(Client& client) {
     }
     if (!node) node = state->primary;
     // A primary that has just refused us is left alone for a moment; nobody else takes writes.
-    if (node && routing::index(*node) < backoffs_.size() &&
+    if (nodes_failing_ && node && routing::index(*node) < backoffs_.size() &&
         !backoffs_[routing::index(*node)].may_try(at) &&
         pool(identity, *node).most_recent_idle() == nullptr)
       node = std::nullopt;
@@ -395,7 +407,9 @@ void Worker::tie(Client& client, Server& server) {
   server.home->move_to(server, pool::ServerState::active);
   link(client, server);
   shared_.loads[routing::index(server.node_id())].in_flight.fetch_add(1, std::memory_order_relaxed);
-  if (client.state() != ClientState::login) metrics_->routes.add(client.route_why);
+  if (client.state() == ClientState::login) return;
+  metrics_->routes.add(client.route_why);
+  metrics_->class_reasons.add(client.batch.why);
 }
 
 void Worker::part(Client& client, Server& server) {
@@ -564,6 +578,7 @@ void Worker::server_failed(Server& server, bool node_is_at_fault, std::string_vi
   log_warning("server=" + server.node_name() + " user=" + identity.user +
               " database=" + identity.dbname + " could not be opened: " + code + " " + words);
   retire(server, node_is_at_fault ? ServerEnd::connect_failed : ServerEnd::login_failed);
+  if (node_is_at_fault || no_room) nodes_failing_ = true;
   if (node_is_at_fault || no_room)
     backoffs_[at].failed(now(), settings_->pool_connect_backoff_min,
                          settings_->pool_connect_backoff_max, random_);
@@ -614,6 +629,7 @@ void Worker::retry_waiting() {
     clients.push_back(client);
   for (Client* client : clients) {
     if (client->state() == ClientState::closing || !client->in_retry.linked()) continue;
+    if (client->waiting_for == WaitingFor::tenant && now() < client->not_before) continue;
     retry_.remove(*client);
     place_again(*client);
   }
@@ -659,13 +675,17 @@ void Worker::finished(Server& server, Client* client, InFlight& done, char old_s
   if (!in_transaction) metrics_->transactions.add();
   if (done.unpins && !done.failed) client->pins = routing::Pin::none;
   if (done.deallocates && !done.failed) {
-    client->prepared = nullptr;
+    if (client->prepared) client->prepared->named.clear();
+    client->forget_unnamed();
+    server.unnamed_version = 0;
     server.statements.clear();
   }
   // A lock taken by a statement that failed afterwards is held all the same.
   const routing::Pin made = done.failed ? done.pins & routing::Pin::advisory_lock : done.pins;
   if (routing::any(made)) pin(*client, made);
 
+  // A text that nobody has read may have left anything behind.
+  server.unread_text |= done.unread;
   client->wrote |= done.kind >= routing::StatementClass::write;
   if (client->wrote && !in_transaction) {
     client->wrote = false;
@@ -702,7 +722,11 @@ void Worker::idle_link(Client& client, Server& server) {
   } else {
     part(client, server);
     client.move_to(ClientState::idle);
-    release(server);
+    if (server.unread_text) {
+      server.reset();
+    } else {
+      release(server);
+    }
   }
   if (client.state() == ClientState::closing) return;
   if (draining_ && client.state() == ClientState::idle) {

@@ -208,6 +208,7 @@ class Worker {
   std::vector<std::unique_ptr<Server>> dead_servers_;
   std::vector<std::unique_ptr<Canceller>> dead_cancellers_;
   std::vector<net::SocketOwner*> again_, again_now_;
+  bool nodes_failing_ = false;  // some backoff is not at rest
   bool busy_tick_ = false;
   conf::Instant last_sample_wanted_{};
   conf::Instant last_slow_check_{};

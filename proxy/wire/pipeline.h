@@ -59,6 +59,9 @@ class Pipeline {
 
   // The local answer that is due now, taken out; or nothing.
   std::optional<Entry> take_local();
+  bool local_is_due() const {
+    return head_ < entries_.size() && entries_[head_].whom == For::local;
+  }
 
   // Nothing is owed and no extended sequence is open: the server may change hands (if its transaction
   // status says so).

@@ -163,11 +163,11 @@ TEST_SUITE("integration/wire") {
         std::string("Q\0\0\0\x03", 5),
         std::string("Q\xff\xff\xff\xff", 5),
         std::string("S\x7f\xff\xff\xff", 5),  // Sync has no gigabytes
-        std::string("S\0\0\x10\0", 5),
+        std::string("S\0\1\0\0", 5),
         std::string("E\x40\0\0\0", 5),
         message('Q', "select 1"),  // no terminator
         message('P', "name"),      // ends inside
-        message('B', std::string("\0\0\0\x01", 4)) + sync_message(),
+        message('B', "portal without an end") + sync_message(),
         message('E', "") + sync_message(),
         message('D', "X") + sync_message(),
         message('C', "") + sync_message(),

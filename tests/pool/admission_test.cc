@@ -124,15 +124,28 @@ TEST_SUITE("pool/admission") {
     CHECK(waits.answer == Answer::wait);
     CHECK(waits.why == Refusal::tenant_rate);
     CHECK(waits.retry_after == 50ms);
+    CHECK(waits.has_cell);
 
     const Admission refused = admit(tenant, at(50ms), at(0s), 99ms);
     CHECK(refused.answer == Answer::refuse);
     CHECK(refused.why == Refusal::tenant_rate);
-    CHECK(refused.retry_after == 50ms);
+    CHECK(refused.retry_after == 150ms);  // behind the one that waits
+    CHECK_FALSE(refused.has_cell);
     CHECK(tenant.running == 1);
 
-    CHECK(admit(tenant, at(100ms), at(50ms), 100ms).answer == Answer::admit);
+    CHECK(admit(tenant, at(100ms), at(50ms), 100ms, waits.has_cell).answer == Answer::admit);
     CHECK(tenant.running == 2);
+  }
+
+  TEST_CASE("who waits for the rate is served in the order of asking, not overtaken by newcomers") {
+    Gcra bucket;
+    CHECK(bucket.take(at(0s), 10, 1, 1s) == 0ns);
+    CHECK(bucket.take(at(0s), 10, 1, 1s) == 100ms);
+    CHECK(bucket.take(at(0s), 10, 1, 1s) == 200ms);
+    // A newcomer at the moment when the first waiter's cell is due comes after both.
+    CHECK(bucket.take(at(100ms), 10, 1, 1s) == 200ms);
+    CHECK(bucket.take(at(100ms), 10, 1, 0s) == 300ms);  // not taken
+    CHECK(bucket.take(at(100ms), 10, 1, 1s) == 300ms);
   }
 
   TEST_CASE("the concurrency cap is kept, frees itself, and costs no cell of the rate") {

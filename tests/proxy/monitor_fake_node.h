@@ -31,8 +31,8 @@ using namespace std::chrono_literals;
 using Cells = std::vector<std::optional<std::string>>;
 using Rows = std::vector<Cells>;
 
-// Just enough of a Postgres for libpq and the monitor: lets everybody in and answers by the text of the
-// query. Runs on a thread of its own; what it answers may be changed at any moment.
+// Just enough of a Postgres for libpq and the monitor: lets everybody in and answers by the text of
+// the query. Runs on a thread of its own; what it answers may be changed at any moment.
 class Node {
  public:
   enum class Mood : std::uint8_t { answers, hangs, garbage, hangs_up };
@@ -98,8 +98,8 @@ class Node {
     std::string sql, parameter;
   };
 
-  // The first time the system picks the port, later it is the same again. Bound but not listening, it
-  // refuses connections.
+  // The first time the system picks the port, later it is the same again. Bound but not listening,
+  // it refuses connections.
   void bind() {
     listen_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     const int on = 1;
@@ -220,8 +220,9 @@ class Node {
   void answer(Link& link, const Face& now) {
     if (!now.refuse_sqlstate.empty()) {
       using std::string_literals::operator""s;
-      send(link, message('E', "SERROR\0VERROR\0C"s + now.refuse_sqlstate + "\0Mrefused by the test\0\0"s) +
-                     message('Z', "I"));
+      const std::string error =
+          "SERROR\0VERROR\0C"s + now.refuse_sqlstate + "\0Mrefused by the test\0\0"s;
+      send(link, message('E', error) + message('Z', "I"));
       return;
     }
     const Rows rows = rows_for(link, now);
@@ -293,7 +294,8 @@ class Node {
   std::atomic<int> connections_{0}, probes_{0}, lookups_{0};
 };
 
-// Runs the loop until the condition holds, asked every millisecond. False: it did not within `limit`.
+// Runs the loop until the condition holds, asked every millisecond. False: it did not within
+// `limit`.
 inline bool run_until(net::Loop& loop, const std::function<bool()>& condition,
                       conf::Millis limit = 10s) {
   bool held = false;

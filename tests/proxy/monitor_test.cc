@@ -5,6 +5,7 @@
 #include <atomic>
 #include <memory>
 #include <optional>
+#include <thread>
 #include <utility>
 
 #include "proxy/log.h"
@@ -147,8 +148,8 @@ TEST_SUITE("proxy/monitor") {
           static_cast<int>(watched.cluster().sample - sample) + 3);
   }
 
-  // The promise that floors stand on: sample g is asked after g was stored. The fake primary answers
-  // with the number that it finds stored when the question arrives.
+  // The promise that floors stand on: sample g is asked after g was stored. The fake primary
+  // answers with the number that it finds stored when the question arrives.
   TEST_CASE("the position of sample g was read after g was stored, also when many are wanted") {
     fake::Node primary, replica;
     make_replica(replica);
@@ -170,7 +171,12 @@ TEST_SUITE("proxy/monitor") {
     *stored = watched.cluster().samples_sent;
     primary.change([&](auto& face) {
       face.in_recovery = false;
-      face.live_lsn = [stored] { return ((*stored)->load() + 1000) * kPage + 100; };
+      face.live_lsn = [stored] {
+        const std::uint64_t found = (*stored)->load();
+        // A wrong pairing is published before the next answer mends it.
+        std::this_thread::sleep_for(5ms);
+        return (found + 1000) * kPage + 100;
+      };
     });
     REQUIRE(watched.until([&] { return watched.cluster().sample > 0; }));
     net::Timer impatient(watched.loop, [&] { watched.monitor->want_sample("main"); });
@@ -200,7 +206,7 @@ TEST_SUITE("proxy/monitor") {
     CHECK(replica.probes() - after <= 2);
   }
 
-  TEST_CASE("a node that hangs loses lag and position first, then its health; unknown is never zero") {
+  TEST_CASE("a node that hangs loses position first, then health and lag; unknown is never zero") {
     fake::Node primary, replica;
     make_replica(replica);
     Watched watched(fake::settings({primary.address(), replica.address()}));
@@ -400,7 +406,7 @@ TEST_SUITE("proxy/monitor") {
     CHECK(primary.lookups() == 3);
   }
 
-  TEST_CASE("secrets: without a primary another node is asked; without any node everybody is told") {
+  TEST_CASE("secrets: without a primary another node is asked; without any, everybody is told") {
     fake::Node primary, replica;
     make_replica(replica);
     replica.change([](auto& face) { face.secrets["ann"] = "from the replica"; });
