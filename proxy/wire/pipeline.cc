@@ -8,7 +8,7 @@ void Pipeline::sent(Entry entry) {
       if (copying_) {
         // Postgres ignores a Sync while it takes COPY data. If it fails first, it does not: then nobody
         // can tell how many answers are due.
-        if (copy_data_sent_) stray_sync_ = true;
+        stray_sync_ = true;
         return;
       }
       open_sequence_ = false;
@@ -20,7 +20,6 @@ void Pipeline::sent(Entry entry) {
       break;
     case Request::copy_end:
       copying_ = false;
-      copy_data_sent_ = false;
       if (empty()) return;
       break;
     case Request::parse:
@@ -40,7 +39,8 @@ void Pipeline::sent(Entry entry) {
     if (entry.whom == For::client) ++ready_owed_;
     open_sequence_ = false;
   }
-  if (head_ > 0 && entries_.size() == entries_.capacity()) {
+  // Half of it at once, so that a window that only moves on costs no copy per message.
+  if (head_ > entries_.size() / 2 && entries_.size() == entries_.capacity()) {
     entries_.erase(entries_.begin(), entries_.begin() + static_cast<std::ptrdiff_t>(head_));
     head_ = 0;
   }
@@ -56,10 +56,15 @@ void Pipeline::pop() {
   }
 }
 
+// COPY IN, if there was one, has ended: Syncs that were sent on the way are read and ignored if it went
+// well. Where it failed, only those are known to have been read that stood before its data.
+void Pipeline::end_copy_in(bool well) {
+  if (!well && (stray_sync_ || (early_sync_ && !copy_data_sent_))) uncertain_ = true;
+  taking_ = copying_ = copy_data_sent_ = stray_sync_ = early_sync_ = false;
+}
+
 // The server has failed in an extended sequence: it skips everything up to the next Sync.
 void Pipeline::fail() {
-  copying_ = false;
-  if (stray_sync_) uncertain_ = true;
   while (!empty() && head().request != Request::sync) {
     if ((head().request == Request::query || head().request == Request::function_call) &&
         head().whom == For::client)
@@ -76,19 +81,26 @@ void Pipeline::fail() {
 }
 
 void Pipeline::start_copy_in() {
-  copying_ = true;
-  copy_data_sent_ = false;
-  stray_sync_ = false;
-  // What was sent right behind the Execute: Syncs are read and ignored by COPY; the end of the data may
+  taking_ = copying_ = true;
+  copy_data_sent_ = stray_sync_ = false;
+  // What was sent right behind the request: Syncs are read and ignored by COPY; the end of the data may
   // be there already.
-  std::size_t at = head_ + 1;
-  while (at < entries_.size() && entries_[at].request == Request::sync) {
-    if (entries_[at].whom == For::client) --ready_owed_;
-    entries_.erase(entries_.begin() + static_cast<std::ptrdiff_t>(at));
-    open_sequence_ = true;
-  }
-  for (at = head_ + 1; at < entries_.size(); ++at)
+  const Entry copy = head();
+  std::size_t last = head_;
+  for (; last + 1 < entries_.size() && entries_[last + 1].request == Request::sync; ++last)
+    if (entries_[last + 1].whom == For::client) --ready_owed_;
+  early_sync_ = last != head_;
+  head_ = last;
+  head() = copy;
+  for (std::size_t at = head_ + 1; at < entries_.size() && copying_; ++at)
     if (entries_[at].request == Request::copy_end) copying_ = false;
+  if (!early_sync_) return;
+  // Without them, is a sequence open? The last request tells.
+  std::size_t at = entries_.size() - 1;
+  while (entries_[at].request == Request::copy_end) --at;
+  const Request request = entries_[at].request;
+  open_sequence_ = request != Request::sync && request != Request::query &&
+                   request != Request::function_call;
 }
 
 Pipeline::Verdict Pipeline::on_answer(char type) {
@@ -100,6 +112,13 @@ Pipeline::Verdict Pipeline::on_answer(char type) {
     return verdict;
   }
   if (empty()) {
+    if (type == 'Z' && skipping_ && uncertain_) {
+      // A Sync that we took for ignored was not: COPY had failed before it.
+      skipping_ = open_sequence_ = false;
+      verdict.ready = true;
+      verdict.answered = Entry{Request::sync};
+      return verdict;
+    }
     verdict.unexpected = true;
     return verdict;
   }
@@ -121,7 +140,6 @@ Pipeline::Verdict Pipeline::on_answer(char type) {
         verdict.unexpected = true;
         break;
       }
-      if (request == query) copying_ = false;
       if (entry.whom == For::client) --ready_owed_;
       verdict.ready = true;
       verdict.answered = entry;
@@ -129,11 +147,8 @@ Pipeline::Verdict Pipeline::on_answer(char type) {
       break;
     case 'E':
       verdict.answered = entry;
-      if (request == query || request == function_call || request == sync) {
-        copying_ = false;
-      } else {
-        fail();
-      }
+      end_copy_in(false);
+      if (request != query && request != function_call && request != sync) fail();
       break;
     case '1': answers(request == parse); break;
     case '2': answers(request == bind); break;
@@ -152,12 +167,14 @@ Pipeline::Verdict Pipeline::on_answer(char type) {
     case 'I':
     case 's':
       if (request == execute) {
-        copying_ = false;
-        stray_sync_ = false;
+        end_copy_in(true);
         answers(true);
       } else {
-        if (request == query) copying_ = false;
         verdict.unexpected = request != query || type == 's';
+        if (verdict.unexpected || !taking_) break;
+        end_copy_in(true);
+        // Its CopyDone is used up: the next COPY of this Query has another.
+        if (depth() > 1 && entries_[head_ + 1].request == copy_end) entries_[++head_] = entry;
       }
       break;
     case 'G':

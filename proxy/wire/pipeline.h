@@ -43,8 +43,10 @@ class Pipeline {
   };
 
   void sent(Entry entry);
-  // CopyData is on its way: a Sync after it is no longer certain to be ignored.
-  void sent_copy_data() { copy_data_sent_ = copying_; }
+  // CopyData is on its way, so the server has long read a Sync that was sent along with the Execute.
+  void sent_copy_data() {
+    if (copying_) copy_data_sent_ = true;
+  }
 
   struct Verdict {
     bool swallow = false;              // not for the client
@@ -70,7 +72,8 @@ class Pipeline {
   // Messages of an extended sequence have been sent since the last Sync.
   bool open_sequence() const { return open_sequence_; }
   bool copying_in() const { return copying_; }
-  // ReadyForQuery messages that are due for the client.
+  // ReadyForQuery messages that are due for the client. (When uncertain() one more may come; it is
+  // recognised while skipping().)
   std::uint32_t ready_owed() const { return ready_owed_; }
   std::size_t depth() const { return entries_.size() - head_; }
   // It is not certain how many answers are still to come: close the connection when it has gone quiet.
@@ -86,6 +89,7 @@ class Pipeline {
   void pop();
   void fail();
   void start_copy_in();
+  void end_copy_in(bool well);
 
   std::vector<Entry> entries_;
   std::size_t head_ = 0;
@@ -93,9 +97,12 @@ class Pipeline {
   std::uint32_t ready_owed_ = 0;
   bool open_sequence_ = false;
   bool skipping_ = false;
-  bool copying_ = false;         // the server takes COPY data and no end of it has been sent
-  bool copy_data_sent_ = false;
-  bool stray_sync_ = false;      // a Sync went out in the middle of COPY data
+  // Of a COPY IN, from its CopyInResponse to its end:
+  bool taking_ = false;          // the server has asked for data
+  bool copying_ = false;         // and no end of them has been sent
+  bool copy_data_sent_ = false;  // after it asked
+  bool early_sync_ = false;      // a Sync had been sent right behind the request
+  bool stray_sync_ = false;      // a Sync went out after it asked
   bool uncertain_ = false;
 };
 

@@ -54,8 +54,8 @@ TEST_SUITE("integration/config") {
           Bad{"cluster.main", "servers", "[]", "servers"},
           Bad{"cluster.main", "servers", "[\"host:notaport\"]", "servers"},
           Bad{"database.\"*\"", "cluster", "\"nowhere\"", "nowhere"}}) {
-      CAPTURE(bad.key);
-      CAPTURE(bad.value);
+      CAPTURE(std::string(bad.key));
+      CAPTURE(std::string(bad.value));
       const Finished finished =
           start(config_for(shared_cluster()).set(bad.section, bad.key, bad.value));
       CHECK(finished.status > 0);

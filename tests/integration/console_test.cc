@@ -50,13 +50,13 @@ TEST_SUITE("integration/console") {
     CHECK(client.scalar("select 1") == "1");
     Connection console = proxy.console();
     const Result pools = console.exec("SHOW POOLS");
-    for (const char* column :
+    for (const std::string column :
          {"database", "user", "cl_active", "cl_waiting", "sv_active", "sv_idle", "pool_mode"}) {
       CAPTURE(column);
       CHECK(pools.has_column(column));
     }
     const Result clients = console.exec("SHOW CLIENTS");
-    for (const char* column : {"type", "user", "database", "state", "addr", "port"}) {
+    for (const std::string column : {"type", "user", "database", "state", "addr", "port"}) {
       CAPTURE(column);
       CHECK(clients.has_column(column));
     }
@@ -65,7 +65,7 @@ TEST_SUITE("integration/console") {
     CHECK(clients.at(own, "database") == "app");
     CHECK(clients.at(own, "state") == "active");
     const Result servers = console.exec("SHOW SERVERS");
-    for (const char* column : {"type", "user", "database", "state", "addr", "port"}) {
+    for (const std::string column : {"type", "user", "database", "state", "addr", "port"}) {
       CAPTURE(column);
       CHECK(servers.has_column(column));
     }

@@ -190,15 +190,16 @@ TEST_SUITE("integration/prepared") {
     ProxyProcess proxy(small_pool());
     REQUIRE(proxy.ready(2));
     Connection client = proxy.connect();
+    Connection writer = proxy.connect();
     CHECK(client.prepare("r", "select current_setting('port')").ok());
     CHECK(
-        client
+        writer
             .prepare("w", "insert into prepared_rows values ($1) returning current_setting('port')")
             .ok());
     std::set<std::string> readers;
     for (int i = 0; i < 40; ++i)
       readers.insert(node_name(cluster, client.exec_prepared("r").scalar()));
     CHECK(readers == std::set<std::string>{"replica1", "replica2"});
-    CHECK(node_name(cluster, client.exec_prepared("w", {"1"}).scalar()) == "primary");
+    CHECK(node_name(cluster, writer.exec_prepared("w", {"1"}).scalar()) == "primary");
   }
 }

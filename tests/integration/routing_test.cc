@@ -187,11 +187,12 @@ TEST_SUITE("integration/routing") {
   TEST_CASE("several statements in one string take their strongest class") {
     Routing routing;
     Connection client = routing.proxy.connect();
+    Connection reader = routing.proxy.connect();  // one without writes of its own to wait for
     for (int i = 0; i < 6; ++i) {
       CHECK(who_answers(shared_cluster(), client,
                         "insert into routing_rows(n) values (5); select current_setting('port')") ==
             "primary");
-      CHECK(kReplicas.count(who_answers(shared_cluster(), client,
+      CHECK(kReplicas.count(who_answers(shared_cluster(), reader,
                                         "select 1; select current_setting('port')")) == 1);
     }
   }
@@ -200,13 +201,14 @@ TEST_SUITE("integration/routing") {
     ProxyProcess proxy(config_for(shared_cluster()).set("routing", "max_statement", "\"1KiB\""));
     REQUIRE(proxy.ready(2));
     Connection client = proxy.connect();
+    Connection reader = proxy.connect();
     CHECK(client.exec("selec 1").code() == "42601");
     CHECK(client.scalar("select 1") == "1");
     const std::string padding(2000, ' ');
     for (int i = 0; i < 4; ++i) {
       CHECK(who_answers(shared_cluster(), client, "select" + padding + "current_setting('port')") ==
             "primary");
-      CHECK(kReplicas.count(who_answers(shared_cluster(), client)) == 1);
+      CHECK(kReplicas.count(who_answers(shared_cluster(), reader)) == 1);
     }
   }
 
@@ -227,6 +229,16 @@ TEST_SUITE("integration/routing") {
       return "";
     });
     CHECK_MESSAGE(problems.empty(), joined(problems));
+  }
+
+  TEST_CASE("a session that has written reads from replicas again as soon as they have replayed it") {
+    Routing routing;
+    Connection client = routing.proxy.connect();
+    for (int i = 0; i < 5; ++i) {
+      CHECK(client.exec("insert into routing_rows(n) values (6)").ok());
+      CHECK(eventually(
+          [&client] { return kReplicas.count(who_answers(shared_cluster(), client)) == 1; }, 3s));
+    }
   }
 
   TEST_CASE("promise 2: also while every replica has stopped replaying") {
@@ -263,8 +275,9 @@ TEST_SUITE("integration/routing") {
         config_for(cluster).servers({cluster.address(2), cluster.address(1), cluster.address(0)}));
     REQUIRE(proxy.ready(2));
     Connection client = proxy.connect();
+    Connection reader = proxy.connect();
     CHECK(who_answers(cluster, client,
                       "select current_setting('port') from (select 1) x for update") == "primary");
-    CHECK(kReplicas.count(who_answers(cluster, client)) == 1);
+    CHECK(kReplicas.count(who_answers(cluster, reader)) == 1);
   }
 }

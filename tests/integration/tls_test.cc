@@ -38,7 +38,7 @@ TEST_SUITE("integration/tls") {
     for (const Expected& expected :
          {Expected{"disable", true, false}, Expected{"allow", true, true},
           Expected{"prefer", true, true}, Expected{"require", false, true}}) {
-      CAPTURE(expected.mode);
+      CAPTURE(std::string(expected.mode));
       ProxyProcess proxy(client_tls(expected.mode));
       Connection plain = proxy.connect("app", "app", "sslmode=disable");
       CHECK(plain.ok() == expected.plain);
@@ -65,7 +65,7 @@ TEST_SUITE("integration/tls") {
 
   TEST_CASE("verify-ca and verify-full demand a client certificate of our authority") {
     const Certificates& files = certificates();
-    for (const char* mode : {"verify-ca", "verify-full"}) {
+    for (const std::string mode : {"verify-ca", "verify-full"}) {
       CAPTURE(mode);
       ProxyProcess proxy(client_tls(mode));
       Connection with = proxy.connect(
@@ -146,7 +146,7 @@ TEST_SUITE("integration/tls") {
          {Expected{"disable", "f", false, true}, Expected{"allow", "f", true, true},
           Expected{"prefer", "t", true, true}, Expected{"require", "t", true, false},
           Expected{"verify-ca", "t", true, false}, Expected{"verify-full", "t", true, false}}) {
-      CAPTURE(expected.mode);
+      CAPTURE(std::string(expected.mode));
       cluster.set_hba(kDefaultHba);
       {
         ProxyProcess proxy(proxy_with(expected.mode));

@@ -385,12 +385,12 @@ TEST_SUITE("integration/wire") {
   TEST_CASE("promise 5: the welcome says what Postgres itself says") {
     Wire wire;
     Connection direct(wire.cluster.conninfo(0, "app"));
-    for (const char* name :
+    for (const std::string name :
          {"server_version", "server_encoding", "client_encoding", "is_superuser",
           "session_authorization", "DateStyle", "IntervalStyle", "TimeZone", "integer_datetimes",
           "standard_conforming_strings", "application_name", "default_transaction_read_only"}) {
       CAPTURE(name);
-      CHECK(wire.bystander.parameter(name) == direct.parameter(name));
+      CHECK(wire.bystander.parameter(name.c_str()) == direct.parameter(name.c_str()));
     }
   }
 
