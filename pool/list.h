@@ -7,7 +7,7 @@
 namespace pool {
 
 // The hook of an object that can be in one list at a time: nothing is allocated to join or leave.
-// An object that dies leaves by itself.
+// An object must have left before it dies.
 template <class T>
 class ListNode {
  public:

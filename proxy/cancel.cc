@@ -7,7 +7,7 @@
 namespace proxy {
 
 Canceller::Canceller(Worker& worker, Server& aim, std::optional<ClientId> who)
-    : server(&aim), requester(who), started(worker.now()), worker_(worker), host_(aim.node_host()) {
+    : server(&aim), requester(who), started(worker.now()), worker_(worker), tls_(aim.tls_context()), host_(aim.node_host()) {
   wire::append_cancel_request(request_, {aim.backend_pid(), aim.cancel_key()});
   if (!socket_.connect(worker.loop(), aim.ip(), aim.port(), *this)) worker.cancel_finished(*this);
 }
@@ -28,7 +28,7 @@ void Canceller::on_writable() {
     worker_.cancel_finished(*this);
     return;
   }
-  if (server == nullptr || !server->uses_tls()) {
+  if (tls_ == nullptr) {
     send_request();
     return;
   }
@@ -54,7 +54,7 @@ void Canceller::on_readable() {
   const net::Transfer got = socket_.read(answer);
   if (stage_ == Stage::tls_answer && got.count == 1 && answer[0] == 'S') {
     stage_ = Stage::tls_handshake;
-    socket_.start_tls(net::TlsSession::connect(worker_.server_tls(), host_,
+    socket_.start_tls(net::TlsSession::connect(tls_, host_,
                                                worker_.settings().tls_server_mode));
     on_readable();
     return;

@@ -38,6 +38,7 @@ class Canceller final : public net::SocketOwner {
   enum class Stage : std::uint8_t { connecting, tls_answer, tls_handshake, sent } stage_ = Stage::connecting;
   bool finished_ = false;
   Worker& worker_;
+  std::shared_ptr<const net::TlsContext> tls_;  // null: the server's connection has none
   net::Socket socket_;
   std::string host_;
   std::string request_;

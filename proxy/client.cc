@@ -100,12 +100,14 @@ std::string Client::peer() const {
 // --- bytes out -------------------------------------------------------------------------------------
 
 void Client::send(std::span<const iovec> parts) {
-  if (state_ == ClientState::closing) return;
+  if (state_ == ClientState::closing || broken_) return;
   std::size_t skip = 0;
   if (unsent() == 0) {
     const net::Transfer written = socket_.write(parts);
     if (written.ended()) {
-      worker_.retire(*this, ClientEnd::gone);
+      // Whoever is sending is in the middle of something: what follows from this waits for the turn's end.
+      broken_ = true;
+      worker_.retire_later(*this);
       return;
     }
     skip = written.count;
@@ -154,8 +156,18 @@ void Client::on_writable() {
     out_.erase(0, out_sent_);
     out_sent_ = 0;
   }
-  if (server != nullptr && unsent() * 2 < worker_.settings().limits_client_buffer.count)
-    server->resume_reading();
+  if (unsent() * 2 < worker_.settings().limits_client_buffer.count) {
+    if (server != nullptr) server->resume_reading();
+    update_reading();
+  }
+  leave_if_done();
+}
+
+// It has closed its half, and has everything that it asked for.
+void Client::leave_if_done() {
+  if (input_ended_ && unsent() == 0 &&
+      (state_ == ClientState::idle || state_ == ClientState::console))
+    worker_.retire(*this, ClientEnd::gone);
 }
 
 // --- bytes in --------------------------------------------------------------------------------------
@@ -166,7 +178,8 @@ void Client::update_reading() {
   const bool server_full =
       server != nullptr && (server->unsent() > worker_.settings().limits_client_buffer.count ||
                             server->pipeline.depth() > (std::size_t{1} << 15));
-  const bool full = server_full || input_.size() > limit + Worker::kReadSize ||
+  const bool unread = unsent() > worker_.settings().limits_client_buffer.count;
+  const bool full = server_full || unread || input_.size() > limit + Worker::kReadSize ||
                     (state_ == ClientState::waiting && input_.size() > Worker::kReadSize);
   if (full) {
     socket_.pause_reading();
@@ -213,12 +226,11 @@ void Client::go_on() {
     if (input_.empty()) input_ = {};
   }
   update_reading();
-  if (input_ended_ && (state_ == ClientState::idle || state_ == ClientState::console))
-    worker_.retire(*this, ClientEnd::gone);
+  leave_if_done();
 }
 
 void Client::on_end_of_input(bool failed) {
-  if (!failed && (state_ == ClientState::waiting ||
+  if (!failed && (state_ == ClientState::waiting || unsent() > 0 ||
                   (state_ == ClientState::active && server != nullptr && !server->pipeline.idle()))) {
     // It may have closed its half only: what it asked last is still answered.
     input_ended_ = true;
@@ -279,16 +291,18 @@ std::size_t Client::process(std::string_view bytes) {
     const std::string_view rest = bytes.substr(used);
     if (streaming_left_ > 0) {
       const std::size_t here = std::min(streaming_left_, rest.size());
-      if (server != nullptr && !discarding_ && !dropping_) {
+      const bool to_server = server != nullptr && !discarding_ && !dropping_;
+      if (to_server) {
         worker_.count().server_bytes_sent.add(here);
-        if (!server->send(rest.substr(0, here))) {
-          server->lose("while a large message was being sent to it");
-          if (state_ == ClientState::closing) break;
-        }
+        server->send(rest.substr(0, here));
       }
       streaming_left_ -= here;
       if (streaming_left_ == 0) dropping_ = false;
       used += here;
+      // The answer may have come before the message was whole (an error in the middle of COPY data).
+      if (to_server && streaming_left_ == 0 && state_ == ClientState::active &&
+          server->pipeline.idle())
+        worker_.idle_link(*this, *server);
       continue;
     }
     if (state_ == ClientState::login) {
@@ -331,6 +345,7 @@ std::size_t Client::process(std::string_view bytes) {
     Scan scan = scan_batch(worker_, *this, rest, !(stay && server->pipeline.open_sequence()));
     switch (scan.what) {
       case Scan::What::need_more: in_process_ = false; return used;
+      case Scan::What::nothing: used += scan.size; break;
       case Scan::What::terminate:
         worker_.retire(*this, ClientEnd::goodbye);
         break;
@@ -346,13 +361,10 @@ std::size_t Client::process(std::string_view bytes) {
       case Scan::What::copy:
         // Without a COPY in progress Postgres ignores these; so do we, unless a server can do it.
         if (server != nullptr) {
-          if (rest[0] == wire::frontend::kCopyData) {
-            server->pipeline.sent_copy_data();
-          } else {
+          if (rest[0] != wire::frontend::kCopyData)
             server->pipeline.sent({wire::Request::copy_end});
-          }
           worker_.count().server_bytes_sent.add(scan.size);
-          if (!server->send(rest.substr(0, scan.size))) server->lose("during COPY");
+          server->send(rest.substr(0, scan.size));
         } else {
           dropping_ = true;
         }
@@ -381,7 +393,9 @@ bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
   const conf::Instant now = worker_.now();
   if (server != nullptr && !stay) {
     // Pipelined behind batches that are not answered yet: goes along if its target is the same.
-    route_state.floor.learn(*worker_.cluster(*identity));
+    const routing::ClusterState* cluster = worker_.cluster(*identity);
+    if (cluster == nullptr) return false;
+    route_state.floor.learn(*cluster);
     const routing::Decision decision =
         routing::route(scan.facts, route_state, identity->mode);
     const routing::NodeRole role = worker_.role_of(*identity, server->node_id());
@@ -399,6 +413,7 @@ bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
   }
   batch = scan.facts;
   batch_changes = std::move(scan.changes);
+  if (prepared) prepared->deallocates = scan.deallocates_name;
   batch_unpins = scan.unpins;
   batch_deallocates = scan.deallocates;
   arrived = waiting_since = now;
@@ -408,8 +423,9 @@ bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
     worker_.count().routes.add(route_why);
     worker_.count().class_reasons.add(batch.why);
     std::string prefix;
-    if (!forward_batch(worker_, *this, bytes, std::move(prefix)))
-      server->lose("the connection was closed while a statement was being sent");
+    // A client that keeps its server may have reset a setting to its own start-up value.
+    if (server->pipeline.idle() && server->status == 'I') prepare_session(worker_, *this, *server, prefix);
+    forward_batch(worker_, *this, bytes, std::move(prefix));
     return true;
   }
   switch (worker_.place(*this)) {
@@ -419,11 +435,10 @@ bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
         waiting_size_ = bytes.size();
         waiting_streams_ = scan.streams;
         await_replay(prefix);
-        return state_ == ClientState::closing;
+        return false;
       }
       move_to(ClientState::active);
-      if (!forward_batch(worker_, *this, bytes, std::move(prefix)))
-        server->lose("the connection was closed while a statement was being sent");
+      forward_batch(worker_, *this, bytes, std::move(prefix));
       return true;
     }
     case Worker::Placed::waits:
@@ -445,7 +460,7 @@ bool Client::server_stale() const {
 void Client::await_replay(std::string_view queries) {
   waiting_for = WaitingFor::replay;
   move_to(ClientState::waiting);
-  if (!server->send(queries)) server->lose("while session settings were being restored");
+  server->send(queries);
 }
 
 void Client::forward_waiting() {
@@ -458,7 +473,7 @@ void Client::forward_waiting() {
       return;
     }
     waiting_for = WaitingFor::replay;
-    if (!server->send(prefix)) server->lose("while session settings were being restored");
+    server->send(prefix);
     return;
   }
   std::string prefix;
@@ -470,10 +485,7 @@ void Client::forward_waiting() {
   move_to(ClientState::active);
   const std::size_t size = std::exchange(waiting_size_, 0);
   streaming_left_ = std::exchange(waiting_streams_, 0);
-  if (!forward_batch(worker_, *this, std::string_view(input_).substr(0, size), std::move(prefix))) {
-    server->lose("the connection was closed while a statement was being sent");
-    if (state_ == ClientState::closing) return;
-  }
+  forward_batch(worker_, *this, std::string_view(input_).substr(0, size), std::move(prefix));
   input_.erase(0, size);
   if (input_.empty()) input_ = {};
   // More may be here: a pipeline, or the rest of a large message.
@@ -483,6 +495,16 @@ void Client::forward_waiting() {
     update_reading();
   }
 }
+
+namespace {
+
+bool parameters_say(const Server& server, std::string_view parameter, std::string_view value) {
+  return std::ranges::any_of(server.parameters, [&](const auto& one) {
+    return one.first == parameter && one.second == value;
+  });
+}
+
+}  // namespace
 
 // The server has our start-up settings: what it says of itself is what the client hears.
 void Client::greet() {
@@ -498,9 +520,12 @@ void Client::greet() {
   if (identity->welcomes.size() >= 1000) identity->welcomes.clear();
   identity->welcomes[session->current()] = parameters;
   Server& lender = *server;
-  unlink(*this, lender);
+  identity->standard_strings = !parameters_say(lender, "standard_conforming_strings", "off");
+  worker_.part(*this, lender);
+  // At the end of the turn: it may greet the next client, and that one the next.
+  worker_.release_later(lender);
+  settings_changed();
   welcome(parameters);
-  worker_.release(lender);
   if (state_ != ClientState::closing) go_on();
 }
 
@@ -606,10 +631,7 @@ void Client::server_lost(std::string_view sqlstate, std::string_view message, st
     if (i < owed) wire::append_ready_for_query(text, wire::TransactionStatus::idle);
   }
   if (open_sequence) discarding_ = true;
-  if (prepared) {
-    prepared->tentative.clear();
-    prepared->doomed.clear();
-  }
+  if (prepared) prepared->doomed.clear();
   move_to(ClientState::idle);
   send(text);
   if (state_ != ClientState::closing) go_on();
@@ -620,7 +642,8 @@ void Client::settings_changed() {
   state.consistency = worker_.settings().routing_consistency;
   state.read_only_default = false;
   state.serializable_default = false;
-  standard_strings = true;
+  standard_strings = identity == nullptr || identity->standard_strings;
+  encoding = routing::Classifier::Encoding::ascii_safe;
   const auto is_on = [](std::string value) {
     std::erase_if(value, [](char c) { return c == '\'' || c == '"' || c == ' '; });
     std::ranges::transform(value, value.begin(), [](unsigned char c) {
@@ -640,6 +663,15 @@ void Client::settings_changed() {
                                    contains(setting.value, "ERIALIZABLE");
     } else if (setting.name == "standard_conforming_strings") {
       standard_strings = is_on(setting.value);
+    } else if (setting.name == "client_encoding") {
+      // Those whose second bytes can look like quotes or backslashes.
+      std::string upper = setting.value;
+      std::ranges::transform(upper, upper.begin(), [](unsigned char c) {
+        return static_cast<char>(c >= 'a' && c <= 'z' ? c - 32 : c);
+      });
+      for (const std::string_view unsafe : {"SJIS", "JIS", "BIG5", "GBK", "GB18030", "JOHAB", "UHC",
+                                            "949", "936", "950", "932", "WIN949", "MSKANJI"})
+        if (contains(upper, unsafe)) encoding = routing::Classifier::Encoding::ambiguous;
     } else if (setting.name == "pgsluice.consistency") {
       if (contains(setting.value, "eventual")) state.consistency = conf::Consistency::eventual;
       if (contains(setting.value, "session")) state.consistency = conf::Consistency::session;

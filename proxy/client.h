@@ -15,6 +15,7 @@
 #include "proxy/messages.h"
 #include "proxy/net/socket.h"
 #include "routing/chooser.h"
+#include "routing/classifier.h"
 #include "routing/router.h"
 
 namespace proxy {
@@ -101,6 +102,7 @@ struct ClientPrepared {
   std::vector<Tentative> tentative;
   std::string unnamed;  // tail of the last Parse of the unnamed statement
   std::shared_ptr<const routing::Facts> unnamed_facts;
+  std::string deallocates;          // the statement that the SQL of the next batch deallocates
   std::vector<std::string> doomed;  // errors that replace those of For::doomed requests, in order
 };
 
@@ -124,6 +126,7 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   routing::SessionState route_state;
   routing::Pin pins = routing::Pin::none;
   bool standard_strings = true;
+  routing::Classifier::Encoding encoding = routing::Classifier::Encoding::ascii_safe;
   std::unique_ptr<ClientPrepared> prepared;  // null for a client that has never prepared anything
   ClientPrepared& preparing() {
     if (!prepared) prepared = std::make_unique<ClientPrepared>();
@@ -151,7 +154,7 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   pool::Pool* queued_at = nullptr;
   WaitingFor waiting_for = WaitingFor::nothing;
   routing::BatchFacts batch;           // of the batch that waits
-  std::shared_ptr<const routing::Facts> batch_changes;
+  std::unique_ptr<std::vector<std::shared_ptr<const routing::Facts>>> batch_changes;
   bool batch_unpins = false, batch_deallocates = false;
   bool admitted = false;               // holds a slot of its tenant
   bool has_cell = false;               // a cell of its tenant's rate is taken, due at not_before
@@ -185,10 +188,15 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   // if `keep` and nothing of a message is half sent.
   void server_lost(std::string_view sqlstate, std::string_view message, std::uint32_t owed,
                    bool open_sequence, bool first_failed, bool mid_message, bool keep);
+  // Its socket is lost; it is retired at the end of the turn.
+  bool broken() const { return broken_; }
   // The stream has ended but an answer is still due.
   bool input_ended() const { return input_ended_; }
 
   // --- console --------------------------------------------------------------------------------------
+  // A large message is on its way to the server, and not all of it has come.
+  bool streaming() const { return streaming_left_ > 0 && !dropping_; }
+
   void console_answer(std::string_view messages);
   bool may_act() const { return console_acts_; }
 
@@ -227,6 +235,7 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   void await_replay(std::string_view queries);
   void greet();
   bool server_stale() const;
+  void leave_if_done();
   bool tenant_may_change() const;
   std::size_t process_console(std::string_view bytes);
   void on_end_of_input(bool failed);
@@ -246,6 +255,7 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   std::size_t streaming_left_ = 0;     // bytes of a message too large to be kept, still to come
   std::size_t waiting_size_ = 0;       // of the batch at the start of input_
   std::size_t waiting_streams_ = 0;    // bytes of its last message that are not in input_
+  bool broken_ = false;                // a write has failed
   std::unique_ptr<std::string> refusal_;       // an ErrorResponse that is about to be sent
   std::unique_ptr<std::string> console_user_;
   std::string input_;                  // what has arrived and cannot be used yet

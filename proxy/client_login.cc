@@ -143,7 +143,11 @@ std::size_t ClientLogin::on_packet(std::string_view bytes) {
 
 void ClientLogin::go_on_with_handshake() {
   switch (client_.socket().handshake()) {
-    case net::TlsSession::Step::done: stage_ = Stage::packet; break;
+    case net::TlsSession::Step::done:
+      stage_ = Stage::packet;
+      // The start-up packet may have come with the last message of the handshake.
+      if (client_.socket().has_buffered()) worker_.read_again(client_);
+      break;
     case net::TlsSession::Step::want_read:
     case net::TlsSession::Step::want_write: break;
     case net::TlsSession::Step::failed: {
@@ -176,7 +180,7 @@ void ClientLogin::on_startup(const wire::Startup& startup) {
   const conf::Settings& settings = worker_.settings();
   const std::int64_t clients = worker_.shared().client_count.load(std::memory_order_relaxed);
   const bool console = asked_.database == kConsole;
-  if (clients > settings.listen_max_client_connections + (console ? settings.listen_admin_reserved : 0)) {
+  if (clients > settings.listen_max_client_connections - (console ? 0 : settings.listen_admin_reserved)) {
     worker_.refusal(pool::Refusal::too_many_clients);
     client_.fatal(ClientEnd::too_many_clients, wire::sqlstate::kTooManyConnections,
                   "too many clients already (listen.max_client_connections)",
@@ -299,12 +303,14 @@ void ClientLogin::on_password(std::string_view payload) {
       [check] { check->right = wire::verify_cleartext(check->secret, check->user, check->password); },
       [this, check, alive = alive_] {
         wire::cleanse(check->password);
-        if (!*alive) return;
+        if (!*alive || client_.state() != ClientState::login) return;
+        Client& client = client_;
         if (!check->right || !check->exists) {
           reject();
         } else {
           authenticated();
         }
+        if (client.state() != ClientState::closing) client.go_on();
       });
 }
 
@@ -376,7 +382,7 @@ void ClientLogin::on_sasl_first(std::string_view payload) {
                                                       wire::kDefaultScramIterations);
       },
       [this, derivation, answer, mechanism, first, alive = alive_] {
-        if (!*alive) return;
+        if (!*alive || client_.state() != ClientState::login) return;
         worker_.shared().credentials.remember(asked_.user, derivation->password, derivation->secret);
         answer(derivation->secret, true, mechanism, first);
         if (client_.state() == ClientState::login) client_.go_on();

@@ -17,11 +17,13 @@ using wire::Column;
 using enum wire::ColumnType;
 
 constexpr Column kClientColumns[] = {
+    {"type", text},       {"addr", text},            {"port", int8},
     {"id", text},         {"state", text},           {"waiting_for", text}, {"user", text},
     {"database", text},   {"tenant", text},          {"peer", text},        {"node", text},
     {"server_pid", int8}, {"pinned", text},          {"floor", text},       {"statements", int8},
     {"age_seconds", int8}, {"quiet_seconds", int8},  {"prepared", int8},    {"tls", text}};
 constexpr Column kServerColumns[] = {
+    {"type", text},     {"addr", text},        {"port", int8},
     {"node", text},     {"role", text},        {"state", text},       {"user", text},
     {"database", text}, {"pid", int8},         {"client", text},      {"transaction", text},
     {"prepared", int8}, {"age_seconds", int8}, {"idle_seconds", int8}, {"tls", text},

@@ -99,7 +99,7 @@ metrics::Source metrics_source(const Status& status, Shared& shared) {
       .read_choice = names_up_to(routing::ReadReason::none_has_replayed),
       .pin =
           [](std::size_t bit) {
-            return bit < 8 ? routing::names(static_cast<routing::Pin>(1U << bit)) : std::string();
+            return bit < 9 ? routing::names(static_cast<routing::Pin>(1U << bit)) : std::string();
           },
       .client_close = names_of<ClientEnd>(),
       .server_close = names_of<ServerEnd>(),

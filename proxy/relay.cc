@@ -26,17 +26,36 @@ constexpr std::size_t kMaxNames = std::size_t{16} << 10;
 // buffer of 8 KiB is full, some 1,600 of the shortest answers, so a client that reads always gets on.
 constexpr std::size_t kMaxDepth = std::size_t{1} << 16;
 
+// Names on servers are ours; a client that makes one up meets no statement by it.
+constexpr std::string_view kOurNames = "pgsluice_", kNoStatement = "pgsluice_0";
+
 using FactsRef = std::shared_ptr<const routing::Facts>;
 
 const FactsRef& classify(Worker& worker, const Client& client, std::string_view sql) {
-  return worker.classifier().classify(sql, client.standard_strings);
+  return worker.classifier().classify(sql, client.standard_strings, client.encoding);
 }
 
+// The statement will run.
 void note(Scan* scan, const FactsRef& facts) {
   scan->facts.add(*facts);
-  if (!facts->settings.empty()) scan->changes = facts;
+  scan->facts.executes = true;
+  if (!facts->settings.empty()) {
+    if (!scan->changes) scan->changes = std::make_unique<Changes::element_type>();
+    scan->changes->push_back(facts);
+  }
   scan->unpins |= facts->unpins_all;
   scan->deallocates |= facts->deallocates_all;
+  if (!facts->several && !facts->deallocates_name.empty())
+    scan->deallocates_name = facts->deallocates_name;
+}
+
+// It is only parsed: what it would do has not happened yet, but where it must go is known.
+void note_parsed(Scan* scan, const routing::Facts& facts) {
+  routing::Facts parsed;
+  parsed.kind = facts.kind;
+  parsed.why = facts.why;
+  parsed.serializable = facts.serializable;
+  scan->facts.add(parsed);
 }
 
 Scan malformed(std::string problem) {
@@ -127,13 +146,14 @@ const FactsRef& current_facts(Worker& worker, const Client& client, ClientStatem
 Scan scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may_grow) {
   Scan scan;
   const std::size_t limit = worker.settings().limits_batch.count;
-  bool unnamed_here = false;  // the unnamed statement was parsed in this batch
+  std::vector<ParsedHere>& parsed = worker.parsed_here();
+  parsed.clear();
   std::size_t at = 0;
 
   const auto batch = [&](std::size_t size) {
     scan.what = Scan::What::batch;
     scan.size = size;
-    return scan;
+    return std::move(scan);
   };
 
   for (;;) {
@@ -236,8 +256,9 @@ Scan scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may
           scan.facts.why = routing::ClassReason::too_long;
           break;
         }
-        note(&scan, classify(worker, client, head.text));
-        unnamed_here |= head.name.empty();
+        const FactsRef& facts = classify(worker, client, head.text);
+        note_parsed(&scan, *facts);
+        parsed.push_back({head.name, facts});
         break;
       }
       case fe::kBind: {
@@ -249,12 +270,23 @@ Scan scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may
         }
         const wire::BindHead& head = **bind;
         if (too_large) scan.facts.too_large = true;
-        if (head.statement.empty()) {
-          if (!unnamed_here && client.unnamed_version != 0)
-            note(&scan, client.prepared->unnamed_facts);
+        const auto here = std::find_if(parsed.rbegin(), parsed.rend(), [&head](const ParsedHere& one) {
+          return one.name == head.statement;
+        });
+        if (here != parsed.rend()) {
+          note(&scan, here->facts);
           break;
         }
-        // One that was parsed in this batch is noted already.
+        if (head.statement.empty()) {
+          if (client.unnamed_version == 0) break;
+          if (client.prepared->unnamed_facts) {
+            note(&scan, client.prepared->unnamed_facts);
+          } else {
+            scan.facts.too_large = scan.facts.unread_text = scan.facts.executes = true;
+            scan.facts.kind = routing::StatementClass::write;
+          }
+          break;
+        }
         if (ClientStatement* statement = client.find_statement(head.statement))
           note(&scan, current_facts(worker, client, *statement));
         break;
@@ -281,6 +313,12 @@ Scan scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may
     if (frame.type == fe::kQuery || frame.type == fe::kFunctionCall || frame.type == fe::kSync)
       return batch(at);
     if (frame.type == fe::kFlush) {
+      if (at == frame.size &&
+          (client.server == nullptr || !client.server->pipeline.open_sequence())) {
+        scan.what = Scan::What::nothing;
+        scan.size = at;
+        return scan;
+      }
       // The sequence goes on after this, with what nobody knows yet: only the primary takes everything.
       scan.facts.open_ended = true;
       return batch(at);
@@ -295,7 +333,7 @@ Scan scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may
 bool must_stay(const Client& client) {
   const Server* server = client.server;
   if (server == nullptr) return false;
-  return client.sticky || server->status != 'I' || server->pipeline.open_sequence() ||
+  return client.sticky || client.streaming() || server->status != 'I' || server->pipeline.open_sequence() ||
          server->pipeline.copying_in() || routing::any(client.pins) ||
          client.identity->mode == conf::PoolMode::session;
 }
@@ -318,10 +356,13 @@ bool prepare_session(Worker& worker, Client& client, Server& server, std::string
   if (server.session.current() == wanted || !server.pipeline.idle() || server.status != 'I')
     return true;
   const std::string sql = pool::replay_sql(*server.session.current(), *wanted);
-  const bool changes_identity = [&] {
+  // What a statement runs as, and, unless it only reads, on which objects, must be certain before it runs.
+  const bool must_be_certain = [&] {
     for (const pool::SettingsRef& set : {server.session.current(), wanted})
       for (const pool::Setting& setting : set->entries)
-        if (setting.name == "role" || setting.name == "session_authorization") return true;
+        if (setting.name == "role" || setting.name == "session_authorization" ||
+            (setting.name == "search_path" && client.batch.kind > routing::StatementClass::read))
+          return true;
     return false;
   }();
   server.session.assume(wanted);
@@ -330,10 +371,10 @@ bool prepare_session(Worker& worker, Client& client, Server& server, std::string
   server.pipeline.sent({Request::query, For::nobody});
   server.unnamed_version = 0;
   wire::append_query(prefix, sql);
-  return !changes_identity && client.state() != ClientState::login;
+  return !must_be_certain && client.state() != ClientState::login;
 }
 
-bool forward_batch(Worker& worker, Client& client, std::string_view bytes, std::string prefix) {
+void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::string prefix) {
   Server& server = *client.server;
   wire::Pipeline& pipeline = server.pipeline;
   Gather gather(worker.scratch());
@@ -365,7 +406,14 @@ bool forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
     worker.count().prepared_parses_injected.add();
   };
   const auto make_unnamed_known = [&] {
-    if (client.unnamed_version == 0 || server.unnamed_version == client.unnamed_version) return;
+    if (client.unnamed_version != 0 && server.unnamed_version == client.unnamed_version) return;
+    if (client.unnamed_version == 0 || !client.prepared->unnamed_facts) {
+      // It has none, or one that was too large to be kept: it must not meet somebody else's.
+      gather.ours([](std::string& out) { wire::append_close(out, wire::Named::statement, {}); });
+      if (!pipeline.skipping()) server.unnamed_version = 0;
+      pipeline.sent({Request::close, For::nobody});
+      return;
+    }
     gather.ours([&](std::string& out) {
       out.push_back(fe::kParse);
       wire::append_u32(out, static_cast<std::uint32_t>(4 + 1 + client.prepared->unnamed.size()));
@@ -389,6 +437,7 @@ bool forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
                                 .pins = client.batch.pins,
                                 .unpins = client.batch_unpins,
                                 .deallocates = client.batch_deallocates,
+                                .executes = client.batch.executes,
                                 .unread = client.batch.unread_text,
                                 .changes = std::move(client.batch_changes)});
   } else {
@@ -398,8 +447,14 @@ bool forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
     open.pins |= client.batch.pins;
     open.unpins |= client.batch_unpins;
     open.deallocates |= client.batch_deallocates;
+    open.executes |= client.batch.executes;
     open.unread |= client.batch.unread_text;
-    if (client.batch_changes) open.changes = std::move(client.batch_changes);
+    if (client.batch_changes && open.changes) {
+      for (FactsRef& one : *client.batch_changes) open.changes->push_back(std::move(one));
+      client.batch_changes = nullptr;
+    } else if (client.batch_changes) {
+      open.changes = std::move(client.batch_changes);
+    }
   }
   if (client.batch.step != routing::TransactionStep::none || routing::any(client.batch.pins))
     client.sticky = true;
@@ -419,6 +474,21 @@ bool forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
       case fe::kQuery:
         client.forget_unnamed();
         server.unnamed_version = 0;
+        if (client.prepared && !client.prepared->deallocates.empty()) {
+          // DEALLOCATE of a statement that was prepared over the protocol: by its name on the server, which
+          // answers as it would have.
+          const std::string name = std::exchange(client.prepared->deallocates, {});
+          if (const pool::PreparedRef statement = find(name)) {
+            pass_before();
+            passed = at + frame.size;
+            make_known(statement);
+            gather.ours([&](std::string& out) {
+              wire::append_query(out, "DEALLOCATE " + statement->server_name);
+            });
+            client.prepared->named.erase(name);
+            server.statements.remove(statement->id);
+          }
+        }
         pipeline.sent({Request::query});
         break;
       case fe::kFunctionCall: pipeline.sent({Request::function_call}); break;
@@ -429,11 +499,11 @@ bool forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
         const auto parse = wire::peek_parse(frame.body, payload);
         const wire::ParseHead& head = **parse;
         if (head.name.empty()) {
-          // A statement too large to be kept is gone when the client changes servers.
+          // A statement too large to be kept is gone when the client changes servers: it has no facts.
           client.forget_unnamed();
+          client.unnamed_version = worker.next_version();
+          ClientPrepared& prepared = client.preparing();
           if (frame.complete) {
-            client.unnamed_version = worker.next_version();
-            ClientPrepared& prepared = client.preparing();
             prepared.unnamed.assign(frame.body.substr(head.after_name));
             prepared.unnamed_facts = classify(worker, client, head.text);
           }
@@ -493,6 +563,14 @@ bool forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
             wire::append_renamed_bind(out, head, statement->server_name, payload);
           });
           passed = at + wire::kHeaderSize + head.after_names;
+          pipeline.sent({Request::bind, For::client, statement->id});
+          break;
+        } else if (head.statement.starts_with(kOurNames)) {
+          pass_before();
+          gather.ours([&](std::string& out) {
+            wire::append_renamed_bind(out, head, kNoStatement, payload);
+          });
+          passed = at + wire::kHeaderSize + head.after_names;
         }
         pipeline.sent({Request::bind});
         break;
@@ -514,6 +592,14 @@ bool forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
             wire::append_describe(out, wire::Named::statement, statement->server_name);
           });
           passed = at + frame.size;
+          pipeline.sent({Request::describe_statement, For::client, statement->id});
+          break;
+        } else if (head.name.starts_with(kOurNames)) {
+          pass_before();
+          gather.ours([&](std::string& out) {
+            wire::append_describe(out, wire::Named::statement, kNoStatement);
+          });
+          passed = at + frame.size;
         }
         pipeline.sent({Request::describe_statement});
         break;
@@ -527,6 +613,12 @@ bool forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
           if (head.kind == wire::Named::statement && head.name.empty()) {
             client.forget_unnamed();
             server.unnamed_version = 0;
+          } else if (head.kind == wire::Named::statement && head.name.starts_with(kOurNames)) {
+            pass_before();
+            gather.ours([&](std::string& out) {
+              wire::append_close(out, wire::Named::statement, kNoStatement);
+            });
+            passed = at + frame.size;
           }
           pipeline.sent({Request::close});
           break;
@@ -552,9 +644,8 @@ bool forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
   server.reconcile();
   worker.count().server_bytes_sent.add(bytes.size());
   if (pipeline.depth() > kMaxDepth) client.pause_reading();
-  if (!server.send(gather.finish())) return false;
+  server.send(gather.finish());
   server.answer_locally();
-  return true;
 }
 
 }  // namespace proxy

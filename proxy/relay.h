@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "proxy/server.h"
 #include "routing/router.h"
 
 // The way from a client to a server: what a batch is, what it means, and how it is sent on. (The way
@@ -20,6 +21,7 @@ struct Scan {
   enum class What : std::uint8_t {
     need_more,   // not a whole batch yet; keep the bytes and wait
     batch,       // `size` bytes make a batch
+    nothing,     // `size` bytes that ask for nothing
     copy,        // `size` bytes of COPY data (or its end)
     terminate,   // the client says goodbye
     malformed,   // `problem` says how; the connection cannot go on
@@ -30,7 +32,8 @@ struct Scan {
   // The last message is too large to be kept: this many bytes of it are not among the `size`.
   std::size_t streams = 0;
   routing::BatchFacts facts;
-  std::shared_ptr<const routing::Facts> changes;  // the statement that changes settings
+  Changes changes;
+  std::string deallocates_name;  // DEALLOCATE of one statement
   bool unpins = false;
   bool deallocates = false;
   std::string problem;
@@ -54,7 +57,7 @@ bool prepare_session(Worker& worker, Client& client, Server& server, std::string
 
 // Sends the batch that stands in `bytes` to the client's server, with everything that it needs ahead of
 // it: session settings, prepared statements. Names of statements become the server's. `prefix` comes from
-// prepare_session(). False: the server is lost.
-bool forward_batch(Worker& worker, Client& client, std::string_view bytes, std::string prefix);
+// prepare_session().
+void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::string prefix);
 
 }  // namespace proxy

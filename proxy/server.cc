@@ -53,6 +53,7 @@ Server::Server(Worker& worker, Identity& identity, const routing::NodeState& nod
   // All addresses of a name are tried: each attempt takes the next one.
   if (!node.ips.empty()) ip_ = node.ips[worker.random()() % node.ips.size()];
   login_ = std::make_unique<ServerLogin>(worker, *this);
+  ask_tls_ = worker.settings().tls_server_mode >= conf::TlsMode::prefer;
 }
 
 Server::~Server() = default;
@@ -61,15 +62,25 @@ std::string Server::tls_description() const {
   return socket_.tls() == nullptr ? "" : socket_.tls()->describe();
 }
 
+std::shared_ptr<const net::TlsContext> Server::tls_context() const {
+  return socket_.tls() == nullptr ? nullptr : socket_.tls()->shared_context();
+}
+
 conf::Status Server::start() { return socket_.connect(worker_->loop(), ip_, port_, *this); }
 
 // --- bytes out -------------------------------------------------------------------------------------
 
-bool Server::send(std::span<const iovec> parts) {
+void Server::send(std::span<const iovec> parts) {
   std::size_t skip = 0;
+  if (broken_) return;
   if (unsent() == 0) {
     const net::Transfer written = socket_.write(parts);
-    if (written.ended()) return false;
+    if (written.ended()) {
+      // Whoever is sending is in the middle of something: what follows from this waits for the turn's end.
+      broken_ = true;
+      worker_->lose_later(*this);
+      return;
+    }
     skip = written.count;
   }
   for (const iovec& part : parts) {
@@ -85,12 +96,11 @@ bool Server::send(std::span<const iovec> parts) {
     if (client != nullptr && unsent() > worker_->settings().limits_client_buffer.count)
       client->pause_reading();
   }
-  return true;
 }
 
-bool Server::send(std::string_view bytes) {
+void Server::send(std::string_view bytes) {
   const iovec part{const_cast<char*>(bytes.data()), bytes.size()};
-  return send(std::span(&part, 1));
+  send(std::span(&part, 1));
 }
 
 void Server::on_writable() {
@@ -109,7 +119,14 @@ void Server::on_writable() {
       lose("the connection was closed while a statement was being sent");
       return;
     }
-    if (written.count == 0) return;
+    if (written.count == 0) {
+      if (out_sent_ > out_.size() / 2) {
+        out_.erase(0, out_sent_);
+        out_sent_ = 0;
+      }
+      if (client != nullptr) client->update_reading();
+      return;
+    }
     out_sent_ += written.count;
   }
   out_ = {};
@@ -137,6 +154,22 @@ void Server::on_connected() {
 }
 
 void Server::login_failed(bool node_is_at_fault, std::string sqlstate, std::string message) {
+  // As in libpq: where TLS is a matter of taste, a server whose pg_hba.conf refuses the first way is asked
+  // the other way.
+  const conf::TlsMode mode = worker_->settings().tls_server_mode;
+  const bool taste = mode == conf::TlsMode::allow || mode == conf::TlsMode::prefer;
+  if (taste && !tried_both_ && sqlstate == wire::sqlstate::kInvalidAuthorizationSpecification &&
+      !ip_.starts_with('/') && worker_->server_tls() != nullptr) {
+    tried_both_ = true;
+    ask_tls_ = !ask_tls_;
+    socket_.close();
+    out_ = {};
+    out_sent_ = 0;
+    parameters.clear();
+    spent_login_ = std::move(login_);  // it is on the stack
+    login_ = std::make_unique<ServerLogin>(*worker_, *this);
+    if (start()) return;
+  }
   worker_->server_failed(*this, node_is_at_fault, sqlstate, message);
 }
 
@@ -169,18 +202,23 @@ void Server::on_readable() {
   worker_->count().server_bytes_received.add(got.count);
   const std::string_view bytes(buffer.data(), kept + got.count);
   const bool more = socket_.has_buffered();
-  const std::size_t used = login_ ? login_->on_bytes(bytes) : relay(bytes);
+  ServerLogin* const login = login_.get();
+  const std::size_t used = login != nullptr ? login->on_bytes(bytes) : relay(bytes);
   if (state == pool::ServerState::closing) return;
+  if (login_.get() != login) return;  // it connects anew
   carry_.assign(bytes.substr(used));
   if (login_ && login_->stage() == ServerLogin::Stage::done) {
     login_done();
     return;
   }
   if (more && socket_.reading()) worker_->read_again(*this);
+  // Last: it may give this server to another worker.
+  if (!login_) after_answers();
 }
 
 void Server::login_done() {
   login_ = nullptr;
+  spent_login_ = nullptr;
   if (!carry_.empty()) {
     worker_->retire(*this, ServerEnd::unexpected_message, "bytes after the first ReadyForQuery");
     return;
@@ -333,8 +371,11 @@ std::size_t Server::relay(std::string_view bytes) {
         if (client != nullptr && verdict.answered->whom != For::nobody) settle(verdict.answered->tag);
         break;
       case be::kCommandComplete:
-        if (status != 'I' && session.on_trial())
-          committed_ = frame.body.starts_with("COMMIT") || frame.body.starts_with("PREPARE");
+        if (status != 'I' && session.on_trial()) {
+          if (frame.body.starts_with("COMMIT") || frame.body.starts_with("PREPARE TRANSACTION"))
+            committed_ = true;
+          if (frame.body.starts_with("ROLLBACK")) committed_ = false;
+        }
         break;
       case be::kReadyForQuery:
         if (frame.body.size() != 1) {
@@ -346,7 +387,7 @@ std::size_t Server::relay(std::string_view bytes) {
       case be::kCopyInResponse: reconcile(); break;
       default: break;
     }
-    if (spoiled || !fatal.empty()) break;
+    if (spoiled || !fatal.empty() || !replay_error_.empty()) break;
 
     const std::size_t here = std::min(frame.size, bytes.size() - at);
     if (!swallow) out.pass(at, at + here);
@@ -363,14 +404,19 @@ std::size_t Server::relay(std::string_view bytes) {
     instead_.clear();
   }
   if (state == pool::ServerState::closing) return bytes.size();
+  if (!replay_error_.empty()) {
+    worker_->retire(*this, resetting_ ? ServerEnd::reset_failed : ServerEnd::replay_failed,
+                    "restoring the session's settings: " + replay_error_);
+    return bytes.size();
+  }
   if (spoiled || !fatal.empty()) {
     worker_->retire(*this, fatal.empty() ? ServerEnd::unexpected_message : ServerEnd::lost, fatal);
     return bytes.size();
   }
-  if (client != nullptr && client->unsent() > worker_->settings().limits_client_buffer.count)
+  if (client != nullptr && !pipeline.idle() &&
+      client->unsent() > worker_->settings().limits_client_buffer.count)
     socket_.pause_reading();
-  after_answers();
-  return state == pool::ServerState::closing ? bytes.size() : at;
+  return at;
 }
 
 // An ErrorResponse that ends a request but not the connection. True: not for the client as it is.
@@ -384,10 +430,11 @@ bool Server::on_error(const wire::Pipeline::Entry& failed, const wire::ErrorFiel
       if (client != nullptr && entry.whom == For::client) client->forget_unnamed();
     }
     if (entry.request == Request::close && entry.whom == For::nobody) statements_uncertain_ = true;
-    if (client != nullptr && entry.whom != For::nobody && entry.tag != 0) undo(entry.tag);
+    const bool named = entry.request == Request::parse || entry.request == Request::close;
+    if (client != nullptr && named && entry.whom != For::nobody && entry.tag != 0) undo(entry.tag);
     if (client != nullptr && entry.whom == For::doomed &&
         !client->preparing().doomed.empty())
-      client->prepared->doomed.pop_back();
+      client->prepared->doomed.erase(client->prepared->doomed.begin());
   };
   bool swallow = false;
   if (failed.whom == For::doomed && client != nullptr &&
@@ -402,6 +449,13 @@ bool Server::on_error(const wire::Pipeline::Entry& failed, const wire::ErrorFiel
     replay_error_ = std::string(error.sqlstate) + " " + std::string(error.message);
     return true;
   }
+  // It does not know a statement that we think it has, or has one that we think it has not, or its plan
+  // is of no use any more: nobody should meet that twice.
+  if (failed.tag != 0 &&
+      (error.sqlstate == wire::sqlstate::kInvalidSqlStatementName ||
+       error.sqlstate == wire::sqlstate::kDuplicatePreparedStatement ||
+       error.sqlstate == wire::sqlstate::kFeatureNotSupported))
+    statements_uncertain_ = true;
   // What the server skips from here to the next Sync never happened; the failed one is among it.
   bool first = true;
   for (const wire::Pipeline::Entry& entry : pipeline.skipped()) {
@@ -457,21 +511,11 @@ void Server::on_ready(char new_status, For whom) {
 
 // All that has arrived is dealt with: is the server free, is something waiting for this?
 void Server::after_answers() {
-  if (!replay_error_.empty()) {
-    worker_->retire(*this, resetting_ ? ServerEnd::reset_failed : ServerEnd::replay_failed,
-                    "restoring the session's settings: " + replay_error_);
-    return;
-  }
   if (!pipeline.idle()) {
     if (client != nullptr) client->update_reading();
     return;
   }
-  if (pipeline.uncertain() || statements_uncertain_) {
-    if (client == nullptr || status == 'I') {
-      worker_->retire(*this, ServerEnd::unexpected_message, "its state is not certain after an error");
-      return;
-    }
-  }
+  in_flight.clear();
   if (client == nullptr) {
     if (resetting_) {
       if (status != 'I') {
@@ -492,6 +536,7 @@ void Server::after_answers() {
 
 void Server::reset() {
   ENSURE(client == nullptr && pipeline.idle() && !resetting_);
+  resume_reading();
   resetting_ = true;
   reset_since_ = worker_->now();
   std::string queries;
@@ -501,7 +546,12 @@ void Server::reset() {
   }
   wire::append_query(queries, "DISCARD ALL");
   pipeline.sent({Request::query, For::nobody});
-  if (!send(queries)) worker_->retire(*this, ServerEnd::lost, "while its session was being reset");
+  send(queries);
+}
+
+void Server::undo_tentative() {
+  if (client == nullptr || !client->prepared) return;
+  while (!client->prepared->tentative.empty()) undo(client->prepared->tentative.back().id);
 }
 
 void Server::detach() {
@@ -514,6 +564,7 @@ void Server::attach(Worker& worker, Identity& identity) {
   worker_ = &worker;
   identity_ = &identity;
   session = pool::SessionSettings(worker.interner().empty());
+  unnamed_version = 0;  // versions are the other worker's
   socket_.attach(worker.loop(), std::move(parts_), *this);
 }
 

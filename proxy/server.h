@@ -42,6 +42,9 @@ enum class ServerEnd : std::uint8_t {
 };
 std::string_view name(ServerEnd end);
 
+// Statements that change session settings, in order; null: none, which is nearly always.
+using Changes = std::unique_ptr<std::vector<std::shared_ptr<const routing::Facts>>>;
+
 // One batch that has been sent to a server and waits for its ReadyForQuery.
 struct InFlight {
   conf::Instant arrived{};  // its last byte was read from the client
@@ -52,8 +55,9 @@ struct InFlight {
   bool failed = false;      // an ErrorResponse has gone to the client
   bool unpins = false;      // DISCARD ALL
   bool deallocates = false;
+  bool executes = false;    // runs something; else it only parses
   bool unread = false;      // its text was too large to be looked at
-  std::shared_ptr<const routing::Facts> changes;  // facts of the one statement that changes settings, or null
+  Changes changes;          // the statements that change settings, in order
 };
 
 // One connection from us to Postgres, from connect to goodbye. The pool's record is its base; the
@@ -73,6 +77,7 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
 
   // --- what is known of the session on the other side ----------------------------------------------
   wire::Pipeline pipeline;
+  bool was_primary = false;         // it has been written to: cut when somebody else is primary
   std::vector<InFlight> in_flight;  // batches whose ReadyForQuery is due, oldest first
   char status = 'I';                // transaction status of the last ReadyForQuery
   pool::SessionSettings session;    // RESET goes back to nothing: the server's own defaults
@@ -97,9 +102,10 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   conf::Instant reset_since() const { return reset_since_; }
 
   // --- moving bytes ---------------------------------------------------------------------------------
-  // Sends what fits, keeps the rest. False: the connection is lost (call lose()).
-  bool send(std::span<const iovec> parts);
-  bool send(std::string_view bytes);
+  // Sends what fits, keeps the rest. A connection that turns out to be lost is dealt with at the end of the
+  // turn.
+  void send(std::span<const iovec> parts);
+  void send(std::string_view bytes);
   std::size_t unsent() const { return out_.size() - out_sent_; }
   void pause_reading() { socket_.pause_reading(); }
   void resume_reading();
@@ -129,6 +135,13 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   // After a batch was forwarded: gives the answers that no byte of the server's has to wait for.
   void answer_locally();
   void lose(std::string_view why);
+  bool broken() const { return broken_; }
+  // The session is no longer what we think: of no use to anybody else.
+  bool uncertain() const { return pipeline.uncertain() || statements_uncertain_; }
+  void statements_are_uncertain() { statements_uncertain_ = true; }
+  // None of the Parses and Closes that are under way will be answered.
+  void undo_tentative();
+  std::shared_ptr<const net::TlsContext> tls_context() const;
 
   // Too large to be looked at whole; its fields are read from its head.
   static constexpr std::size_t kWhole = std::size_t{16} << 10;
@@ -171,6 +184,9 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   std::size_t out_sent_ = 0;
   bool resetting_ = false;
   conf::Instant reset_since_{};
+  bool broken_ = false;                 // a write has failed
+  bool ask_tls_ = false, tried_both_ = false;
+  std::unique_ptr<ServerLogin> spent_login_;
   bool committed_ = false;              // the last transaction ended with COMMIT
   bool statements_uncertain_ = false;   // a Close of ours was skipped
   std::string instead_;                 // an error of ours on its way to the client

@@ -27,9 +27,8 @@ bool ServerLogin::fail(std::string_view message) {
 }
 
 void ServerLogin::connected() {
-  const conf::TlsMode mode = worker_.settings().tls_server_mode;
   const bool unix_socket = server_.ip_.starts_with('/');
-  if (mode <= conf::TlsMode::allow || unix_socket) {
+  if (!server_.ask_tls_ || worker_.server_tls() == nullptr || unix_socket) {
     send_startup();
     return;
   }
@@ -44,12 +43,12 @@ std::size_t ServerLogin::on_bytes(std::string_view bytes) {
     // One byte, and nothing behind it: what follows in the clear could have been put there by anybody.
     if (bytes.size() != 1) {
       fail("the server sent unencrypted bytes after its answer to SSLRequest");
-    } else if (bytes[0] == 'S') {
+    } else if (bytes[0] == 'S' && worker_.server_tls() != nullptr) {
       stage_ = Stage::tls_handshake;
       server_.socket_.start_tls(net::TlsSession::connect(worker_.server_tls(), server_.node_host_,
                                                          worker_.settings().tls_server_mode));
       go_on_with_handshake();
-    } else if (bytes[0] == 'N' && worker_.settings().tls_server_mode == conf::TlsMode::prefer) {
+    } else if (bytes[0] == 'N' && worker_.settings().tls_server_mode <= conf::TlsMode::prefer) {
       send_startup();
     } else if (bytes[0] == 'N') {
       fail("the server does not offer TLS, but tls.server.mode demands it");

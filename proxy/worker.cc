@@ -56,7 +56,8 @@ Worker::Worker(std::size_t number, Shared& shared, std::shared_ptr<const conf::S
       tick_(loop_, [this] { tick(); }),
       classifier_(classifier_limits(*settings_)),
       random_(random_u32()),
-      read_buffer_(std::make_unique<char[]>(kReadSize + Server::kWhole)) {
+      read_buffer_(std::make_unique<char[]>(kReadSize + Server::kWhole)),
+      started_mode_(settings_->pool_mode) {
   classifier_.use(catalog_);
   loop_.at_turn_end([this] { turn_end(); });
 }
@@ -74,6 +75,7 @@ void Worker::join() {
 void Worker::run() {
   tick_.every(kIdleTick);
   loop_.run();
+  bury();
 }
 
 void Worker::receive(WorkerMessage&& message) {
@@ -167,16 +169,18 @@ void Worker::retire(Client& client, ClientEnd why, std::string_view text) {
   if (Server* server = client.server) {
     const bool pinned = routing::any(client.pins);
     const bool keeps_session = client.identity->mode == conf::PoolMode::session;
+    const bool half_sent = client.streaming();
+    server->undo_tentative();
     part(client, *server);
     if (server->state == pool::ServerState::closing) {
       // it is the one that ends us
-    } else if (!server->pipeline.idle()) {
+    } else if (!server->pipeline.idle() || half_sent) {
       if (!server->pipeline.nothing_owed()) send_cancel(*server, std::nullopt);
       retire(*server, ServerEnd::client_vanished);
     } else if (server->status != 'I' || pinned || keeps_session) {
       server->reset();
     } else {
-      release(*server);
+      settle(*server);
     }
   } else if (client.admitted) {
     pool::leave(*client.tenant);
@@ -225,7 +229,7 @@ void Worker::configure(Identity& identity) {
   const conf::DatabaseSettings& database = entry->second;
   identity.cluster = database.cluster;
   identity.dbname = database.dbname.empty() ? identity.database : database.dbname;
-  identity.mode = settings_->pool_mode;
+  identity.mode = started_mode_;
   identity.pool_size = settings_->pool_size;
   const auto override_with = [&identity](const auto& section) {
     if (section.pool_mode) identity.mode = *section.pool_mode;
@@ -405,6 +409,8 @@ void Worker::hurry() {
 
 void Worker::tie(Client& client, Server& server) {
   server.home->move_to(server, pool::ServerState::active);
+  server.resume_reading();
+  server.was_primary |= role_of(server.identity(), server.node_id()) == routing::NodeRole::primary;
   link(client, server);
   shared_.loads[routing::index(server.node_id())].in_flight.fetch_add(1, std::memory_order_relaxed);
   if (client.state() == ClientState::login) return;
@@ -436,7 +442,7 @@ void Worker::give(Server& server, pool::Pool& its_pool) {
 
 void Worker::release(Server& server) {
   // A cancel that is still on its way would hit the next client.
-  if (server.cancels > 0 || server.state != pool::ServerState::active) return;
+  if (server.cancels > 0 || server.state != pool::ServerState::active || server.broken()) return;
   ENSURE(server.client == nullptr && server.pipeline.idle() && server.status == 'I');
   pool::Pool& its_pool = *server.home;
   if (draining_ && its_pool.waiting() == 0) {
@@ -479,7 +485,10 @@ void Worker::hand_over(Server& server, std::size_t to) {
 void Worker::take_server(ServerHandover&& message) {
   metrics_->server_handovers_in.add();
   Identity* owner = identity(message.key.database, message.key.user);
-  if (owner == nullptr) return;  // a reload has removed it; the socket closes itself
+  if (owner == nullptr) {  // a reload has removed its database; the socket closes itself
+    shared_.budgets.find(message.key, 0)->give_back();
+    return;
+  }
   Server& server = *message.server;
   pool::Pool& its_pool = pool(*owner, message.key.node);
   const pool::SettingsRef settings = interner_.adopt(server.session.current());
@@ -521,7 +530,8 @@ void Worker::open_servers(Identity& identity, pool::Pool& its_pool) {
   for (std::size_t wanted = its_pool.connections_wanted();
        wanted > 0 && its_pool.count(pool::ServerState::connecting) < parallel; --wanted) {
     if (!its_pool.budget().take()) {
-      if (its_pool.budget().starve(number_, its_pool.waiting_since()))
+      if (shared_.workers.size() > 1 &&
+          its_pool.budget().starve(number_, its_pool.waiting_since()))
         for (Worker* worker : shared_.workers)
           if (worker != this) worker->post(Starving{its_pool.key()});
       return;
@@ -532,7 +542,8 @@ void Worker::open_servers(Identity& identity, pool::Pool& its_pool) {
     its_pool.add(server);
     server.lifetime = jittered(settings_->pool_server_lifetime);
     if (const conf::Status started = server.start(); !started) {
-      server_failed(server, true, wire::sqlstate::kConnectionFailure, started.error().message);
+      // The caller is placing somebody: the consequences come at the end of the turn.
+      failed_starts_.emplace_back(&server, started.error().message);
       return;
     }
   }
@@ -659,34 +670,42 @@ void Worker::finished(Server& server, Client* client, InFlight& done, char old_s
 
   const bool in_transaction = server.status != 'I';
   if (done.changes && !done.failed) {
-    client->session->apply(done.changes->settings, in_transaction, interner_);
-    server.session.apply(done.changes->settings, in_transaction, interner_);
+    for (const auto& facts : *done.changes) {
+      client->session->apply(facts->settings, in_transaction, interner_);
+      server.session.apply(facts->settings, in_transaction, interner_);
+    }
     client->settings_changed();
   }
   if (done.step == routing::TransactionStep::savepoint && client->session->on_trial()) {
     // A rollback to a savepoint may have undone some of them; only this server knows which.
     pin(*client, routing::Pin::session_setting);
   }
-  if (old_status != 'I' && !in_transaction) {
+  if (old_status != 'I' &&
+      (!in_transaction || done.step == routing::TransactionStep::chained_end)) {
     client->session->end_transaction(committed);
     server.session.end_transaction(committed);
     client->settings_changed();
   }
   if (!in_transaction) metrics_->transactions.add();
   if (done.unpins && !done.failed) client->pins = routing::Pin::none;
+  if (done.deallocates && done.failed) server.statements_are_uncertain();
   if (done.deallocates && !done.failed) {
     if (client->prepared) client->prepared->named.clear();
     client->forget_unnamed();
     server.unnamed_version = 0;
     server.statements.clear();
   }
-  // A lock taken by a statement that failed afterwards is held all the same.
-  const routing::Pin made = done.failed ? done.pins & routing::Pin::advisory_lock : done.pins;
+  // What is not undone by a rollback is there although a later statement of the batch failed; and where
+  // the batch ended a transaction itself, nobody knows what was.
+  constexpr routing::Pin lasting = routing::Pin::advisory_lock | routing::Pin::sql_prepare |
+                                   routing::Pin::load | routing::Pin::session_function;
+  const bool certain = !done.failed || done.step != routing::TransactionStep::none;
+  const routing::Pin made = certain ? done.pins : done.pins & lasting;
   if (routing::any(made)) pin(*client, made);
 
   // A text that nobody has read may have left anything behind.
   server.unread_text |= done.unread;
-  client->wrote |= done.kind >= routing::StatementClass::write;
+  client->wrote |= done.executes && done.kind >= routing::StatementClass::write;
   if (client->wrote && !in_transaction) {
     client->wrote = false;
     // Sample number `sent + 1` is sent after this answer was read: it is at or past the commit.
@@ -705,8 +724,20 @@ void Worker::pin(Client& client, routing::Pin pins) {
   client.pins |= pins;
 }
 
+// A server that its client has left in order: back to the pool, unless something about it is in doubt.
+void Worker::settle(Server& server) {
+  if (server.uncertain()) {
+    retire(server, ServerEnd::unexpected_message, "its prepared statements are not certain after an error");
+  } else if (server.unread_text) {
+    server.reset();
+  } else {
+    release(server);
+  }
+}
+
 void Worker::idle_link(Client& client, Server& server) {
   client.touch(now());
+  if (client.streaming() || client.broken()) return;  // the rest of a large message must go where it began
   if (client.waiting_for == WaitingFor::replay) {
     client.forward_waiting();
     return;
@@ -722,11 +753,7 @@ void Worker::idle_link(Client& client, Server& server) {
   } else {
     part(client, server);
     client.move_to(ClientState::idle);
-    if (server.unread_text) {
-      server.reset();
-    } else {
-      release(server);
-    }
+    settle(server);
   }
   if (client.state() == ClientState::closing) return;
   if (draining_ && client.state() == ClientState::idle) {
@@ -783,6 +810,7 @@ void Worker::retire(Server& server, ServerEnd why, std::string_view text) {
 
   if (why == ServerEnd::lost) shared_.tell_control(NodeSuspected{its_pool.key().node});
   if (client != nullptr) {
+    server.undo_tentative();
     const std::string message =
         text.empty() ? "the connection to the server was lost" : std::string(text);
     part(*client, server);
@@ -831,7 +859,10 @@ void Worker::cancel(const CancelClient& request) {
     done();
     return;
   }
-  if (client->server == nullptr || client->server->pipeline.nothing_owed()) {
+  // A flood of cancels for one statement is one cancel.
+  constexpr int kCancelsAtOnce = 4;
+  if (client->server == nullptr || client->server->pipeline.nothing_owed() ||
+      client->server->cancels >= kCancelsAtOnce) {
     done();
     return;
   }
@@ -890,6 +921,27 @@ void Worker::turn_end() {
     again_now_.clear();
     if (!again_.empty()) loop_.wake();
   }
+  after_turn();
+  bury();
+}
+
+// What could not be done while somebody was in the middle of something. Each may cause more of it.
+void Worker::after_turn() {
+  while (!broken_clients_.empty() || !broken_servers_.empty() || !released_servers_.empty() ||
+         !failed_starts_.empty()) {
+    for (const ClientId& id : std::exchange(broken_clients_, {}))
+      if (Client* client = find(id)) retire(*client, ClientEnd::gone);
+    for (const Server* server : std::exchange(broken_servers_, {}))
+      if (is_alive(server)) servers_.at(server)->lose("the connection was closed while it was written to");
+    for (const Server* server : std::exchange(released_servers_, {}))
+      if (is_alive(server) && server->client == nullptr) settle(*servers_.at(server));
+    for (const auto& [server, why] : std::exchange(failed_starts_, {}))
+      if (is_alive(server))
+        server_failed(*servers_.at(server), true, wire::sqlstate::kConnectionFailure, why);
+  }
+}
+
+void Worker::bury() {
   // Destructors may retire others: the lists are swapped out before they are emptied.
   for (auto batch = std::exchange(dead_clients_, {}); auto& one : batch) {
     clients(ClientState::closing).remove(*one);
@@ -982,8 +1034,10 @@ void Worker::check_clients() {
       return ClientEnd::idle_transaction_timeout;
     return std::nullopt;
   });
-  if (settings_->pool_client_idle_timeout.count() > 0 || !clients(ClientState::console).empty())
-    for (const ClientState state : {ClientState::idle, ClientState::console})
+  // There may be very many of these.
+  if (at - last_idle_check_ >= 1s) {
+    last_idle_check_ = at;
+    for (const ClientState state : {ClientState::idle, ClientState::waiting, ClientState::console})
       look(state, [&](Client& client) -> std::optional<ClientEnd> {
         if (slow(client)) return ClientEnd::slow_reader;
         if (state == ClientState::idle && settings_->pool_client_idle_timeout.count() > 0 &&
@@ -991,6 +1045,7 @@ void Worker::check_clients() {
           return ClientEnd::idle_timeout;
         return std::nullopt;
       });
+  }
   for (const Verdict& verdict : verdicts) {
     Client& client = *verdict.client;
     if (client.state() == ClientState::closing) continue;
@@ -1040,6 +1095,10 @@ void Worker::check_servers() {
     }
   }
   for (const auto& [server, why] : ends) {
+    // An earlier one's end may have put this one to use.
+    if (server->state == pool::ServerState::closing ||
+        (server->state == pool::ServerState::active && !server->is_reset_running()))
+      continue;
     if (why == ServerEnd::connect_failed) {
       server_failed(*server, true, wire::sqlstate::kConnectionFailure,
                     "connecting to " + server->node_name() + " took longer than " +
@@ -1054,9 +1113,12 @@ void Worker::check_servers() {
     if (at - canceller->started > 5s) overdue.push_back(canceller.get());
   for (Canceller* canceller : overdue) {
     // Where it is now nobody knows: the server that it may still hit goes with it.
-    Server* aim = canceller->server;
+    Server* aim = std::exchange(canceller->server, nullptr);
     cancel_finished(*canceller);
-    if (aim != nullptr && aim->client == nullptr) retire(*aim, ServerEnd::cancel_failed);
+    if (aim == nullptr) continue;
+    --aim->cancels;
+    aim->lifetime = Millis(0);  // its client may go on with it, nobody else
+    if (aim->client == nullptr) retire(*aim, ServerEnd::cancel_failed);
   }
 }
 
@@ -1083,13 +1145,12 @@ void Worker::update_gauges() {
 // --- news ------------------------------------------------------------------------------------------
 
 void Worker::topology_changed(std::shared_ptr<const routing::Topology> topology) {
-  const auto before = std::exchange(topology_, std::move(topology));
+  topology_ = std::move(topology);
   // After a switch nothing is left that could write to the old primary.
   std::vector<Server*> cut;
   for (const auto& [address, server] : servers_) {
-    const routing::ClusterState* old_state = before->find(server->identity().cluster);
     const routing::ClusterState* state = cluster(server->identity());
-    const bool was_primary = old_state != nullptr && old_state->primary == server->node_id();
+    const bool was_primary = server->was_primary;
     const bool other_primary = state != nullptr && state->primary && *state->primary != server->node_id();
     if (was_primary && other_primary) {
       cut.push_back(server.get());

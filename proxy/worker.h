@@ -29,8 +29,14 @@ namespace proxy {
 
 class Canceller;
 
+// A statement that was parsed in the batch that is being scanned.
+struct ParsedHere {
+  std::string_view name;
+  std::shared_ptr<const routing::Facts> facts;
+};
+
 // Under which (database, user) clients come, and everything that a worker keeps for it. Made at the
-// first login, kept for the life of the worker: their number is bounded by who may log in.
+// first login, kept for the life of the worker: only who has proved who it is makes one.
 struct Identity {
   std::string database;  // as the client named it
   std::string dbname;    // on the servers
@@ -41,6 +47,7 @@ struct Identity {
   std::vector<std::unique_ptr<pool::Pool>> pools;  // by node number
   // What Postgres tells a client with these start-up settings (ParameterStatus messages).
   std::unordered_map<pool::SettingsRef, std::string> welcomes;
+  bool standard_strings = true;  // the server's own standard_conforming_strings
 };
 
 // A thread, its loop, and everything that the loop touches: clients, servers, pools, queues. No other
@@ -95,6 +102,12 @@ class Worker {
   void retire(Server& server, ServerEnd why, std::string_view text = {});
   // Buffered TLS bytes that the loop cannot see: read on in the next turn.
   void read_again(net::SocketOwner& owner);
+  // What a failed write leads to, when nobody is in the middle of anything: at the end of the turn.
+  void retire_later(Client& client) { broken_clients_.push_back(client.id()); }
+  void lose_later(Server& server) { broken_servers_.push_back(&server); }
+  void release_later(Server& server) { released_servers_.push_back(&server); }
+  void part(Client& client, Server& server);
+  std::vector<ParsedHere>& parsed_here() { return parsed_here_; }
   void forget_again(net::SocketOwner& owner);
 
   // --- statements -----------------------------------------------------------------------------------
@@ -160,7 +173,10 @@ class Worker {
   void wait(Client& client, WaitingFor what);
   void hurry();
   void tie(Client& client, Server& server);
-  void part(Client& client, Server& server);
+  void settle(Server& server);
+  void bury();
+  void after_turn();
+  bool is_alive(const Server* server) const { return servers_.contains(server); }
   void hand_over(Server& server, std::size_t to);
   void place_again(Client& client);
   void pin(Client& client, routing::Pin pins);
@@ -208,10 +224,15 @@ class Worker {
   std::vector<std::unique_ptr<Server>> dead_servers_;
   std::vector<std::unique_ptr<Canceller>> dead_cancellers_;
   std::vector<net::SocketOwner*> again_, again_now_;
+  std::vector<ClientId> broken_clients_;
+  std::vector<const Server*> broken_servers_, released_servers_;
+  std::vector<std::pair<const Server*, std::string>> failed_starts_;
+  std::vector<ParsedHere> parsed_here_;
   bool nodes_failing_ = false;  // some backoff is not at rest
   bool busy_tick_ = false;
   conf::Instant last_sample_wanted_{};
-  conf::Instant last_slow_check_{};
+  conf::Instant last_slow_check_{}, last_idle_check_{};
+  const conf::PoolMode started_mode_;  // pool.mode takes a restart
   bool draining_ = false;
   bool drained_ = false;
   std::thread thread_;

@@ -9,6 +9,14 @@ std::string seconds(conf::Nanos time) {
   return std::to_string(std::chrono::duration_cast<std::chrono::seconds>(time).count());
 }
 
+// "10.1.2.3:50123" -> "10.1.2.3" and "50123"; "unix" has no port.
+std::string host_of(const std::string& peer) { return peer.substr(0, peer.rfind(':')); }
+std::optional<std::string> port_of(const std::string& peer) {
+  const std::size_t colon = peer.rfind(':');
+  if (colon == std::string::npos) return std::nullopt;
+  return peer.substr(colon + 1);
+}
+
 std::string print(const routing::Floor& floor) {
   switch (floor.kind) {
     case routing::Floor::Kind::none: return "";
@@ -30,7 +38,7 @@ void Worker::answer_console(const ConsoleAsk& question) {
         const Client& client = *slot.client;
         const Server* server = client.server;
         rows.push_back(
-            {proxy::print(client.id()), std::string(name(client.state())),
+            {"C", host_of(client.peer()), port_of(client.peer()), proxy::print(client.id()), std::string(name(client.state())),
              client.waiting_for == WaitingFor::nothing ? "" : std::string(name(client.waiting_for)),
              client.identity == nullptr ? "" : client.identity->user,
              client.identity == nullptr ? "" : client.identity->database,
@@ -49,7 +57,7 @@ void Worker::answer_console(const ConsoleAsk& question) {
       for (const auto& [address, owner] : servers_) {
         Server& server = *owner;
         rows.push_back(
-            {server.node_name(), std::string(name(role_of(server.identity(), server.node_id()))),
+            {"S", server.ip(), std::to_string(server.port()), server.node_name(), std::string(name(role_of(server.identity(), server.node_id()))),
              std::string(name(server.state)), server.identity().user, server.identity().dbname,
              std::to_string(server.backend_pid()),
              server.client == nullptr ? "" : proxy::print(server.client->id()),

@@ -103,6 +103,7 @@ struct Facts {
   bool unpins_all = false;           // DISCARD ALL
   bool serializable = false;         // BEGIN ISOLATION LEVEL SERIALIZABLE: primary only
   bool deallocates_all = false;      // DEALLOCATE ALL, DISCARD ALL; not DISCARD PLANS
+  std::string deallocates_name;        // DEALLOCATE of this one statement
   bool depends_on_literals = false;  // not cached by digest: SET, set_config, transaction modes
   bool several = false;              // more than one statement in the string
   TransactionStep step = TransactionStep::none;  // the last one that is not none

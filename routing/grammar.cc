@@ -279,7 +279,11 @@ class Finder {
       case Kind::listen: facts_.pins |= Pin::listen; return session();
       case Kind::unlisten: return session();
       case Kind::deallocate:
-        if (!json_.has(node, "name")) facts_.deallocates_all = true;
+        if (json_.has(node, "name")) {
+          facts_.deallocates_name = json_.text(node, "name");
+        } else {
+          facts_.deallocates_all = true;
+        }
         return session();
       case Kind::discard:
         if (json_.raw(node, "target") == "DISCARD_ALL") {

@@ -81,6 +81,7 @@ struct BatchFacts {
   bool serializable = false;
   bool too_large = false;
   bool unread_text = false;  // a text so large that nobody has read it: it may have done anything
+  bool executes = false;     // something in it runs; else it only parses
   bool open_ended = false;  // ends with a Flush: what follows in the sequence is not known yet
   void add(const Facts& facts);  // in the order of the batch
 };

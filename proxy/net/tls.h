@@ -62,6 +62,7 @@ class TlsSession {
   // Hash of the peer's certificate for channel binding toward a server; empty without one.
   std::string peer_certificate_hash() const;
   const TlsContext& context() const { return *context_; }
+  const std::shared_ptr<const TlsContext>& shared_context() const { return context_; }
 
  private:
   struct Free {

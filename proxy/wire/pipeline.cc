@@ -6,8 +6,7 @@ void Pipeline::sent(Entry entry) {
   switch (entry.request) {
     case Request::sync:
       if (copying_) {
-        // Postgres ignores a Sync while it takes COPY data. If it fails first, it does not: then nobody
-        // can tell how many answers are due.
+        // Ignored by Postgres while it takes COPY data, unless it fails first.
         stray_sync_ = true;
         return;
       }
@@ -56,11 +55,11 @@ void Pipeline::pop() {
   }
 }
 
-// COPY IN, if there was one, has ended: Syncs that were sent on the way are read and ignored if it went
-// well. Where it failed, only those are known to have been read that stood before its data.
+// COPY IN, if there was one, has ended. If it went well, Syncs sent before its end have been read
+// and ignored. If not, those behind the point of failure are answered, which only the server knows.
 void Pipeline::end_copy_in(bool well) {
-  if (!well && (stray_sync_ || (early_sync_ && !copy_data_sent_))) uncertain_ = true;
-  taking_ = copying_ = copy_data_sent_ = stray_sync_ = early_sync_ = false;
+  if (!well && stray_sync_) uncertain_ = true;
+  taking_ = copying_ = stray_sync_ = false;
 }
 
 // The server has failed in an extended sequence: it skips everything up to the next Sync.
@@ -82,19 +81,18 @@ void Pipeline::fail() {
 
 void Pipeline::start_copy_in() {
   taking_ = copying_ = true;
-  copy_data_sent_ = stray_sync_ = false;
-  // What was sent right behind the request: Syncs are read and ignored by COPY; the end of the data may
-  // be there already.
+  // What was sent right behind the request: Syncs are read and ignored by COPY; the end of the data
+  // may be there already.
   const Entry copy = head();
   std::size_t last = head_;
   for (; last + 1 < entries_.size() && entries_[last + 1].request == Request::sync; ++last)
     if (entries_[last + 1].whom == For::client) --ready_owed_;
-  early_sync_ = last != head_;
+  stray_sync_ = last != head_;
   head_ = last;
   head() = copy;
   for (std::size_t at = head_ + 1; at < entries_.size() && copying_; ++at)
     if (entries_[at].request == Request::copy_end) copying_ = false;
-  if (!early_sync_) return;
+  if (!stray_sync_) return;
   // Without them, is a sequence open? The last request tells.
   std::size_t at = entries_.size() - 1;
   while (entries_[at].request == Request::copy_end) --at;

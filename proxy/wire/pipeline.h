@@ -43,10 +43,6 @@ class Pipeline {
   };
 
   void sent(Entry entry);
-  // CopyData is on its way, so the server has long read a Sync that was sent along with the Execute.
-  void sent_copy_data() {
-    if (copying_) copy_data_sent_ = true;
-  }
 
   struct Verdict {
     bool swallow = false;              // not for the client
@@ -76,7 +72,8 @@ class Pipeline {
   // recognised while skipping().)
   std::uint32_t ready_owed() const { return ready_owed_; }
   std::size_t depth() const { return entries_.size() - head_; }
-  // It is not certain how many answers are still to come: close the connection when it has gone quiet.
+  // It is not certain how many answers are still to come, because a COPY has failed that may or may not
+  // have read a Sync before: close the connection when it has gone quiet.
   bool uncertain() const { return uncertain_; }
   // The server has failed in this extended sequence and skips to the Sync that has not been sent yet.
   bool skipping() const { return skipping_; }
@@ -98,11 +95,9 @@ class Pipeline {
   bool open_sequence_ = false;
   bool skipping_ = false;
   // Of a COPY IN, from its CopyInResponse to its end:
-  bool taking_ = false;          // the server has asked for data
-  bool copying_ = false;         // and no end of them has been sent
-  bool copy_data_sent_ = false;  // after it asked
-  bool early_sync_ = false;      // a Sync had been sent right behind the request
-  bool stray_sync_ = false;      // a Sync went out after it asked
+  bool taking_ = false;      // the server has asked for data
+  bool copying_ = false;     // and no end of them has been sent
+  bool stray_sync_ = false;  // a Sync was sent before that end
   bool uncertain_ = false;
 };
 

@@ -1,16 +1,19 @@
+import java.io.StringReader;
 import java.sql.Connection;
 import java.sql.DriverManager;
 import java.sql.PreparedStatement;
 import java.sql.ResultSet;
 import java.sql.SQLException;
 import java.sql.Statement;
-import java.io.StringReader;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
 import org.postgresql.PGConnection;
 
-/** The JDBC driver with its defaults, but prepareThreshold=1: named statements from the first execution on. */
+/**
+ * The JDBC driver with its defaults, but prepareThreshold=1: named statements from the first
+ * execution on.
+ */
 public class JdbcClient {
   static final int CLIENTS = number("CLIENTS", 8);
   static final int ROUNDS = number("ROUNDS", 20);
@@ -22,13 +25,14 @@ public class JdbcClient {
   }
 
   static void check(boolean condition, String text) {
-    if (!condition) throw new AssertionError(text);
+    if (!condition)
+      throw new AssertionError(text);
   }
 
   static Connection connect() throws SQLException {
-    return DriverManager.getConnection("jdbc:postgresql://" + System.getenv("PGHOST") + ":" + System.getenv("PGPORT")
-        + "/" + System.getenv("PGDATABASE") + "?prepareThreshold=1", System.getenv("PGUSER"),
-        System.getenv("PGPASSWORD"));
+    return DriverManager.getConnection("jdbc:postgresql://" + System.getenv("PGHOST") + ":"
+            + System.getenv("PGPORT") + "/" + System.getenv("PGDATABASE") + "?prepareThreshold=1",
+        System.getenv("PGUSER"), System.getenv("PGPASSWORD"));
   }
 
   static void client(int number) throws Exception {
@@ -37,7 +41,8 @@ public class JdbcClient {
       connection.setAutoCommit(false);
       try (PreparedStatement update = connection.prepareStatement(
                "update driver_accounts set balance = balance + ?, owner = ? where id = ?");
-           PreparedStatement read = connection.prepareStatement("select owner from driver_accounts where id = ?");
+           PreparedStatement read =
+               connection.prepareStatement("select owner from driver_accounts where id = ?");
            PreparedStatement sum = connection.prepareStatement(
                "select sum(balance) from driver_accounts where id between ? and ?")) {
         for (int n = 0; n < ROUNDS; n++) {
@@ -62,8 +67,10 @@ public class JdbcClient {
 
       connection.setAutoCommit(true);
       try (PreparedStatement own = connection.prepareStatement("select ?::int + " + number);
-           PreparedStatement update = connection.prepareStatement("update driver_accounts set balance = ? where id = ?");
-           PreparedStatement read = connection.prepareStatement("select balance from driver_accounts where id = ?")) {
+           PreparedStatement update =
+               connection.prepareStatement("update driver_accounts set balance = ? where id = ?");
+           PreparedStatement read =
+               connection.prepareStatement("select balance from driver_accounts where id = ?")) {
         for (int n = 0; n < ROUNDS; n++) {
           own.setInt(1, n);
           try (ResultSet rows = own.executeQuery()) {
@@ -91,7 +98,7 @@ public class JdbcClient {
 
       connection.setAutoCommit(false);
       try (Statement statement = connection.createStatement()) {
-        statement.setFetchSize(20);  // a portal with a row limit
+        statement.setFetchSize(20); // a portal with a row limit
         long sum = 0;
         try (ResultSet rows = statement.executeQuery("select generate_series(1, 250)")) {
           while (rows.next()) sum += rows.getInt(1);
@@ -100,10 +107,12 @@ public class JdbcClient {
         statement.executeUpdate("create temp table loaded (a int, b text) on commit drop");
         StringBuilder data = new StringBuilder();
         for (int n = 0; n < 500; n++) data.append(n).append("\trow\n");
-        connection.unwrap(PGConnection.class).getCopyAPI().copyIn("copy loaded from stdin",
-            new StringReader(data.toString()));
+        connection.unwrap(PGConnection.class)
+            .getCopyAPI()
+            .copyIn("copy loaded from stdin", new StringReader(data.toString()));
       }
-      try (PreparedStatement batch = connection.prepareStatement("insert into loaded values (?, ?)")) {
+      try (PreparedStatement batch =
+               connection.prepareStatement("insert into loaded values (?, ?)")) {
         for (int n = 0; n < 20; n++) {
           batch.setInt(1, n);
           batch.setString(2, "more");
@@ -118,9 +127,10 @@ public class JdbcClient {
       }
       connection.commit();
 
-      connection.setReadOnly(true);  // BEGIN READ ONLY: a replica may serve it
+      connection.setReadOnly(true); // BEGIN READ ONLY: a replica may serve it
       try (Statement statement = connection.createStatement();
-           ResultSet rows = statement.executeQuery("select balance from driver_accounts where id = " + first)) {
+           ResultSet rows =
+               statement.executeQuery("select balance from driver_accounts where id = " + first)) {
         rows.next();
         check(rows.getLong(1) == ROUNDS - 1, "read only");
       }
@@ -129,7 +139,7 @@ public class JdbcClient {
       connection.setAutoCommit(true);
 
       try (Statement statement = connection.createStatement()) {
-        statement.setQueryTimeout(1);  // the driver sends a cancel
+        statement.setQueryTimeout(1); // the driver sends a cancel
         statement.executeQuery("select pg_sleep(30)");
         check(false, "no timeout");
       } catch (SQLException error) {
@@ -160,7 +170,7 @@ public class JdbcClient {
       System.err.println(String.join("\n", problems));
       System.exit(1);
     }
-    System.out.println("ok pgjdbc " + org.postgresql.util.DriverInfo.DRIVER_VERSION + " clients=" + CLIENTS
-        + " rounds=" + ROUNDS);
+    System.out.println("ok pgjdbc " + org.postgresql.util.DriverInfo.DRIVER_VERSION
+        + " clients=" + CLIENTS + " rounds=" + ROUNDS);
   }
 }

@@ -22,10 +22,12 @@ async def client(number):
             await connection.execute(
                 "update driver_accounts set balance = balance + $1, owner = $2 where id = $3",
                 n, f"asyncpg-{number}", first + n % 50)
-            row = await connection.fetchrow("select owner, balance from driver_accounts where id = $1", first + n % 50)
+            row = await connection.fetchrow(
+                "select owner, balance from driver_accounts where id = $1", first + n % 50)
             check(row["owner"] == f"asyncpg-{number}", "somebody else's row")
-    total = await connection.fetchval("select sum(balance)::bigint from driver_accounts where id between $1 and $2",
-                                      first, first + 49)
+    total = await connection.fetchval(
+        "select sum(balance)::bigint from driver_accounts where id between $1 and $2",
+        first, first + 49)
     check(total == sum(range(ROUNDS)), f"balance {total}")
 
     # Each client prepares other texts under the names that the driver counts up.
@@ -47,16 +49,19 @@ async def client(number):
             await connection.fetchval("select 1 / $1::int", 0)
     except asyncpg.DivisionByZeroError:
         pass
-    check(await connection.fetchval("select balance from driver_accounts where id = $1", first) == ROUNDS - 1,
-          "a rolled back write is visible")
+    got = await connection.fetchval("select balance from driver_accounts where id = $1", first)
+    check(got == ROUNDS - 1, "a rolled back write is visible")
 
     async with connection.transaction():
-        values = [record[0] async for record in connection.cursor("select generate_series(1, 250)", prefetch=20)]
+        cursor = connection.cursor("select generate_series(1, 250)", prefetch=20)
+        values = [record[0] async for record in cursor]
         check(sum(values) == 250 * 251 // 2, "cursor")
     async with connection.transaction():
         await connection.execute("create temp table loaded (a int, b text) on commit drop")
-        await connection.copy_records_to_table("loaded", records=[(n, f"row {n}") for n in range(500)])
-        await connection.executemany("insert into loaded values ($1, $2)", [(n, "more") for n in range(20)])
+        await connection.copy_records_to_table(
+            "loaded", records=[(n, f"row {n}") for n in range(500)])
+        await connection.executemany("insert into loaded values ($1, $2)",
+                                     [(n, "more") for n in range(20)])
         check(await connection.fetchval("select count(*) from loaded") == 520, "copy")
     # Types that the driver looks up in the catalogue by itself.
     check(await connection.fetchval("select $1::int[]", [1, 2, 3]) == [1, 2, 3], "array")
@@ -79,9 +84,10 @@ async def pooled():
 
 
 async def main():
-    results = await asyncio.gather(*(client(number) for number in range(CLIENTS)), pooled(), return_exceptions=True)
-    problems = [f"client {n}: {type(result).__name__}: {result}" for n, result in enumerate(results)
-                if isinstance(result, BaseException)]
+    results = await asyncio.gather(*(client(number) for number in range(CLIENTS)), pooled(),
+                                   return_exceptions=True)
+    problems = [f"client {n}: {type(result).__name__}: {result}"
+                for n, result in enumerate(results) if isinstance(result, BaseException)]
     if problems:
         sys.exit("\n".join(problems))
     print(f"ok asyncpg {asyncpg.__version__} clients={CLIENTS} rounds={ROUNDS}")

@@ -1,4 +1,5 @@
-// node-postgres with its defaults: unnamed statements for parameters, named ones where a name is given.
+// node-postgres with its defaults: unnamed statements for parameters, named ones where a name is
+// given.
 'use strict';
 const {Client, Pool} = require('pg');
 
@@ -15,24 +16,33 @@ async function one(number) {
   await client.connect();
   for (let n = 0; n < rounds; n++) {
     await client.query('begin');
-    await client.query('update driver_accounts set balance = balance + $1, owner = $2 where id = $3',
-                       [n, `node-${number}`, first + n % 50]);
-    const row = await client.query({name: 'owner of', text: 'select owner from driver_accounts where id = $1',
-                                    values: [first + n % 50]});
+    await client.query(
+        'update driver_accounts set balance = balance + $1, owner = $2 where id = $3',
+        [n, `node-${number}`, first + n % 50]);
+    const row = await client.query({
+      name: 'owner of',
+      text: 'select owner from driver_accounts where id = $1',
+      values: [first + n % 50]
+    });
     check(row.rows[0].owner === `node-${number}`, 'somebody else\'s row');
     await client.query('commit');
   }
-  const total = await client.query('select sum(balance)::int as total from driver_accounts where id between $1 and $2',
-                                   [first, first + 49]);
+  const total = await client.query(
+      'select sum(balance)::int as total from driver_accounts where id between $1 and $2',
+      [first, first + 49]);
   check(total.rows[0].total === rounds * (rounds - 1) / 2, `balance ${total.rows[0].total}`);
 
   for (let n = 0; n < rounds; n++) {
     // One name, another text in every client.
-    const own = await client.query({name: 'own', text: `select $1::int + ${number} as sum`, values: [n]});
+    const own =
+        await client.query({name: 'own', text: `select $1::int + ${number} as sum`, values: [n]});
     check(own.rows[0].sum === n + number, 'somebody else\'s statement');
     await client.query('update driver_accounts set balance = $1 where id = $2', [n, first]);
-    const read = await client.query({name: 'balance of', text: 'select balance::int from driver_accounts where id = $1',
-                                     values: [first]});
+    const read = await client.query({
+      name: 'balance of',
+      text: 'select balance::int from driver_accounts where id = $1',
+      values: [first]
+    });
     check(read.rows[0].balance === n, `wrote ${n}, read ${read.rows[0].balance}`);
   }
 
@@ -54,7 +64,8 @@ async function one(number) {
   await client.query('rollback');
 
   // Queued by the driver, answered in order.
-  const answers = await Promise.all(Array.from({length: 20}, (_, n) => client.query('select $1::int as n', [n])));
+  const answers = await Promise.all(
+      Array.from({length: 20}, (_, n) => client.query('select $1::int as n', [n])));
   check(answers.every((answer, n) => answer.rows[0].n === n), 'order');
   const several = await client.query('select 1 as a; select 2 as a');
   check(several[1].rows[0].a === 2, 'several statements');
@@ -70,11 +81,14 @@ async function pooled() {
   await pool.end();
 }
 
-Promise.allSettled([...Array.from({length: clients}, (_, number) => one(number)), pooled()]).then((results) => {
-  const problems = results.flatMap((r, n) => r.status === 'rejected' ? [`client ${n}: ${r.reason.stack}`] : []);
-  if (problems.length > 0) {
-    console.error(problems.join('\n'));
-    process.exit(1);
-  }
-  console.log(`ok node-postgres ${require('pg/package.json').version} clients=${clients} rounds=${rounds}`);
-});
+Promise.allSettled([...Array.from({length: clients}, (_, number) => one(number)), pooled()])
+    .then((results) => {
+      const problems = results.flatMap(
+          (r, n) => r.status === 'rejected' ? [`client ${n}: ${r.reason.stack}`] : []);
+      if (problems.length > 0) {
+        console.error(problems.join('\n'));
+        process.exit(1);
+      }
+      console.log(`ok node-postgres ${require('pg/package.json').version} clients=${
+          clients} rounds=${rounds}`);
+    });

@@ -23,12 +23,14 @@ def client(number):
     connection = psycopg2.connect("")
     cursor = connection.cursor()
     for n in range(ROUNDS):
-        cursor.execute("update driver_accounts set balance = balance + %s, owner = %s where id = %s",
-                       (n, f"psycopg2-{number}", first + n % 50))
+        cursor.execute(
+            "update driver_accounts set balance = balance + %s, owner = %s where id = %s",
+            (n, f"psycopg2-{number}", first + n % 50))
         cursor.execute("select owner from driver_accounts where id = %s", (first + n % 50,))
         check(cursor.fetchone()[0] == f"psycopg2-{number}", "somebody else's row")
         connection.commit()
-    cursor.execute("select sum(balance) from driver_accounts where id between %s and %s", (first, first + 49))
+    cursor.execute("select sum(balance) from driver_accounts where id between %s and %s",
+                   (first, first + 49))
     check(cursor.fetchone()[0] == sum(range(ROUNDS)), "balance")
     connection.rollback()
 
@@ -45,8 +47,10 @@ def client(number):
             check(sum(row[0] for row in named) == 250 * 251 // 2, "named cursor")
     with connection:
         cursor.execute("create temp table loaded (a int, b text) on commit drop")
-        cursor.copy_expert("copy loaded from stdin", io.StringIO("".join(f"{n}\trow {n}\n" for n in range(500))))
-        psycopg2.extras.execute_values(cursor, "insert into loaded values %s", [(n, "more") for n in range(20)])
+        rows = io.StringIO("".join(f"{n}\trow {n}\n" for n in range(500)))
+        cursor.copy_expert("copy loaded from stdin", rows)
+        psycopg2.extras.execute_values(cursor, "insert into loaded values %s",
+                                       [(n, "more") for n in range(20)])
         cursor.execute("select count(*) from loaded")
         check(cursor.fetchone()[0] == 520, "copy")
 

@@ -18,7 +18,7 @@ def check(condition, text):
 def client(number):
     first = number * 50
     with psycopg.connect("") as connection:
-        # An implicit transaction, as psycopg opens one, with the same statement often enough to be prepared.
+        # A transaction each, with the same statements often enough to be prepared.
         for n in range(ROUNDS):
             with connection.transaction():
                 connection.execute(
@@ -38,9 +38,10 @@ def client(number):
         connection.autocommit = True
         for n in range(ROUNDS):
             connection.execute("update driver_accounts set balance = %s where id = %s", (n, first))
-            got = connection.execute("select balance from driver_accounts where id = %s", (first,)).fetchone()[0]
+            got = connection.execute("select balance from driver_accounts where id = %s",
+                                     (first,)).fetchone()[0]
             check(got == n, f"wrote {n}, read {got}")
-            # The same text per client differs between clients: names must not be mixed up.
+            # The text differs between clients: names must not be mixed up.
             answer = connection.execute(f"select %s::int + {number}", (n,)).fetchone()[0]
             check(answer == n + number, f"{answer} is somebody else's")
 
@@ -52,11 +53,13 @@ def client(number):
             pass
         try:
             with connection.transaction():
-                connection.execute("update driver_accounts set balance = -1 where id = %s", (first,))
+                connection.execute("update driver_accounts set balance = -1 where id = %s",
+                                   (first,))
                 connection.execute("select 1/0")
         except psycopg.errors.DivisionByZero:
             pass
-        got = connection.execute("select balance from driver_accounts where id = %s", (first,)).fetchone()[0]
+        got = connection.execute("select balance from driver_accounts where id = %s",
+                                 (first,)).fetchone()[0]
         check(got == ROUNDS - 1, "a rolled back write is visible")
 
         # Server-side cursor, pipeline, COPY, executemany, binary results.
@@ -73,10 +76,13 @@ def client(number):
                 with cursor.copy("copy loaded from stdin") as copy:
                     for n in range(500):
                         copy.write_row((n, f"row {n}"))
-                cursor.executemany("insert into loaded values (%s, %s)", [(n, "more") for n in range(20)])
-                check(cursor.execute("select count(*) from loaded").fetchone()[0] == 520, "copy")
+                cursor.executemany("insert into loaded values (%s, %s)",
+                                   [(n, "more") for n in range(20)])
+                cursor.execute("select count(*) from loaded")
+                check(cursor.fetchone()[0] == 520, "copy")
         with connection.cursor(binary=True) as cursor:
-            check(cursor.execute("select %s::bytea", (b"\0\1\2",)).fetchone()[0] == b"\0\1\2", "binary")
+            cursor.execute("select %s::bytea", (b"\0\1\2",))
+            check(cursor.fetchone()[0] == b"\0\1\2", "binary")
 
 
 def guarded(number):

@@ -6,10 +6,11 @@
 
 #include "proxy/wire/backend.h"
 #include "proxy/wire/frontend.h"
+#include "proxy/wire/pipeline.h"
 #include "proxy/wire/scram.h"
 #include "proxy/wire/startup.h"
 
-// Writes the seeds of the wire targets: make_corpus <folder>, usually tests/fuzz/corpus. One good
+// Writes the seeds of all targets: make_corpus <folder>, usually tests/fuzz/corpus. One good
 // input per shape of message is enough, since mutation finds the rest. To add a seed: a line here
 // and a run. Inputs that once broke something are added to the same folders by hand, named after
 // what they broke, and are never generated.
@@ -148,6 +149,128 @@ void scram_seeds(const fs::path& folder) {
            {.iterations = 4096, .salt = "salt", .stored_key = {1}, .server_key = {2}}));
 }
 
+// The input of pipeline_fuzz: what is sent, in words, and the letters of the answers.
+class Conversation {
+ public:
+  Conversation& send(wire::Request request, wire::For whom = wire::For::client) {
+    bytes_ += static_cast<char>(0x80 | static_cast<int>(whom) << 4 | static_cast<int>(request));
+    return *this;
+  }
+  Conversation& hear(std::string_view types) {
+    bytes_ += types;
+    return *this;
+  }
+  const std::string& bytes() const { return bytes_; }
+
+ private:
+  std::string bytes_;
+};
+
+void pipeline_seeds(const fs::path& folder) {
+  using R = wire::Request;
+  using wire::For;
+  seed(folder, "query", Conversation().send(R::query).hear("TDDCZ").bytes());
+  seed(folder, "extended",
+       Conversation()
+           .send(R::parse, For::nobody)
+           .send(R::parse, For::local)
+           .send(R::bind)
+           .send(R::describe_portal)
+           .send(R::execute)
+           .send(R::close, For::local)
+           .send(R::sync)
+           .hear("12NTDsZ")
+           .bytes());
+  seed(folder, "error_skips",
+       Conversation()
+           .send(R::parse, For::doomed)
+           .send(R::query)
+           .send(R::sync)
+           .send(R::bind)
+           .hear("EZE")
+           .send(R::query)
+           .send(R::sync)
+           .hear("Z")
+           .bytes());
+  seed(folder, "copy_in",
+       Conversation()
+           .send(R::execute)
+           .send(R::sync)
+           .hear("G")
+           .send(R::sync)
+           .send(R::copy_end)
+           .send(R::sync)
+           .hear("CZ")
+           .bytes());
+  seed(folder, "copy_in_fails",
+       Conversation().send(R::execute).send(R::sync).hear("GEZ").send(R::copy_end).bytes());
+  seed(folder, "copy_twice",
+       Conversation()
+           .send(R::query)
+           .send(R::copy_end)
+           .hear("GCGEZ")
+           .send(R::copy_end)
+           .bytes());
+}
+
+void classifier_seeds(const fs::path& folder) {
+  seed(folder, "read", "select a, count(*) from t where b in (1, 2, 3) group by 1 -- end");
+  seed(folder, "hidden_write", "with w as (insert into t values (1) returning *) select * from w");
+  seed(folder, "locks", "select * from (select * from t for no key update) s");
+  seed(folder, "functions", "select now(), nextval('s'), pg_advisory_lock(1), f(x) from t");
+  seed(folder, "strings",
+       R"(select 'it''s \', E'\'', U&'\0041', $tag$ ; $$ $tag$, b'01' /* /* */ */)");
+  seed(folder, "several", "begin isolation level serializable; set local work_mem = '1MB'; commit");
+  seed(folder, "settings", "set search_path to a, \"B c\"; select set_config('role', 'x', false)");
+  seed(folder, "broken", "select 'never closed");
+  seed(folder, "deep", "select " + std::string(300, '(') + "1" + std::string(300, ')'));
+}
+
+void conf_seeds(const fs::path& folder) {
+  seed(folder, "smallest", R"([listen]
+address = "127.0.0.1"
+port = 6432
+[cluster.main]
+servers = ["10.0.0.1:5432", "[::1]:5433"]
+monitor_user = "pgsluice"
+monitor_password = "secret"
+[database."*"]
+cluster = "main"
+)");
+  seed(folder, "sections", R"([pool]
+mode = "session"
+size = 7
+queue_timeout = "250ms"
+[limits]
+batch = "16MiB"
+[user.alice]
+password = "md500000000000000000000000000000000"
+tenant = "shop"
+[tenant.shop]
+rate = 100
+[cluster.c]
+servers = ["/run/postgresql"]
+monitor_user = "m"
+[database.d]
+cluster = "c"
+pool_size = 3
+[admin]
+users = ["root"]
+)");
+  seed(folder, "problems", R"([pool]
+size = 0
+sice = 5
+queue_timeout = 5
+[database.d]
+cluster = "nowhere"
+)");
+  seed(folder, "secret_sources", R"([auth]
+query_user = "q"
+query_password = { env = "PGSLUICE_FUZZ_UNSET" }
+)");
+  seed(folder, "no_toml", "[listen\nport = = 1\n");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -160,6 +283,9 @@ int main(int argc, char** argv) {
   frontend_seeds(corpus / "frontend");
   backend_seeds(corpus / "backend");
   scram_seeds(corpus / "scram");
+  pipeline_seeds(corpus / "pipeline");
+  classifier_seeds(corpus / "classifier");
+  conf_seeds(corpus / "conf");
   if (!all_written) std::fprintf(stderr, "make_corpus: cannot write below %s\n", argv[1]);
   return all_written ? 0 : 1;
 }

@@ -191,9 +191,13 @@ TEST_SUITE("integration/pooling") {
     }
     CHECK(one.exec("reset work_mem").ok());
     CHECK(one.scalar("show work_mem") == "4MB");
-    CHECK(one.exec("begin; set work_mem = '44MB'; rollback").ok());
+    // One statement at a time: several in one string would pin the client to the only server.
+    const auto run_all = [&one](const std::vector<std::string>& statements) {
+      for (const std::string& sql : statements) CHECK(one.exec(sql).ok());
+    };
+    run_all({"begin", "set work_mem = '44MB'", "rollback"});
     CHECK(one.scalar("show work_mem") == "4MB");
-    CHECK(one.exec("begin; set local work_mem = '45MB'; commit").ok());
+    run_all({"begin", "set local work_mem = '45MB'", "commit"});
     CHECK(one.scalar("show work_mem") == "4MB");
     CHECK(two.scalar("show work_mem") == "22MB");
     CHECK(two.exec("discard all").ok());

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <latch>
 #include <thread>
 #include <vector>
 
@@ -157,13 +158,16 @@ TEST_SUITE("pool/budget") {
   }
 
   TEST_CASE("threads that only take share the limit exactly") {
-    constexpr std::int64_t kLimit = 10'000;
+    // Long enough for the threads to be at it together.
+    constexpr std::int64_t kLimit = 500'000;
     Budget budget(kLimit);
     std::atomic<std::int64_t> taken{0};
+    std::latch all_there(4);
     std::vector<std::thread> threads;
     for (int i = 0; i < 4; ++i) {
-      threads.emplace_back([&budget, &taken] {
+      threads.emplace_back([&budget, &taken, &all_there] {
         std::int64_t mine = 0;
+        all_there.arrive_and_wait();
         while (budget.take()) ++mine;
         taken.fetch_add(mine);
       });

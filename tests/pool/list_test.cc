@@ -97,7 +97,8 @@ TEST_SUITE("pool/list") {
         list.push_front(item);
         model.push_front(item.value);
       }
-      same &= list.size() == model.size() && values(list) == std::vector(model.begin(), model.end());
+      same &= list.size() == model.size();
+      same &= values(list) == std::vector(model.begin(), model.end());
       same &= model.empty() ? list.back() == nullptr : list.back()->value == model.back();
     }
     CHECK(same);

@@ -172,7 +172,7 @@ TEST_SUITE("pool/prepared of a server") {
           break;
         case 1: {
           const PreparedRef oldest = known.evict();
-          same = model.empty() ? oldest == nullptr : oldest != nullptr && oldest->id == model.front();
+          same = (oldest == nullptr ? 0 : oldest->id) == (model.empty() ? 0 : model.front());
           if (!model.empty()) model.pop_front();
           break;
         }

@@ -63,7 +63,8 @@ TEST_SUITE("proxy/wire/framer") {
 
   TEST_CASE("a length below its own size or beyond what Postgres takes is malformed") {
     wire::Frame frame;
-    for (const std::uint32_t length : {0U, 1U, 3U, 0x3fffffffU, 0x7fffffffU, 0x80000000U, 0xffffffffU})
+    for (const std::uint32_t length :
+         {0U, 1U, 3U, 0x3fffffffU, 0x7fffffffU, 0x80000000U, 0xffffffffU})
       CHECK(wire::cut(header('Q', length), &frame) == wire::Cut::malformed);
     for (const std::uint32_t length : {4U, 5U, 0x3ffffffeU}) {
       CHECK(wire::cut(header('Q', length), &frame) == wire::Cut::frame);
