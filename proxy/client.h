@@ -99,6 +99,11 @@ struct Tentative {
 // none, and do not pay for it.
 struct ClientPrepared {
   ClientStatements named;
+  ClientStatements::value_type* last = nullptr;  // the one that was looked for last
+  void erase(std::string_view name) {
+    last = nullptr;
+    if (const auto found = named.find(name); found != named.end()) named.erase(found);
+  }
   std::vector<Tentative> tentative;
   std::string unnamed;  // tail of the last Parse of the unnamed statement
   std::shared_ptr<const routing::Facts> unnamed_facts;
@@ -133,9 +138,14 @@ class Client final : public pool::Waiter, public net::SocketOwner {
     return *prepared;
   }
   ClientStatement* find_statement(std::string_view statement_name) {
-    if (!prepared) return nullptr;
+    if (!prepared || prepared->named.empty()) return nullptr;
+    // Asked twice per Bind, and drivers repeat themselves.
+    if (prepared->last != nullptr && prepared->last->first == statement_name)
+      return &prepared->last->second;
     const auto found = prepared->named.find(statement_name);
-    return found == prepared->named.end() ? nullptr : &found->second;
+    if (found == prepared->named.end()) return nullptr;
+    prepared->last = &*found;
+    return &found->second;
   }
   // The unnamed statement is gone: a simple Query, a Close, or a Parse that failed.
   void forget_unnamed() {

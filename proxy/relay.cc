@@ -485,7 +485,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
             gather.ours([&](std::string& out) {
               wire::append_query(out, "DEALLOCATE " + statement->server_name);
             });
-            client.prepared->named.erase(name);
+            client.prepared->erase(name);
             server.statements.remove(statement->id);
           }
         }
@@ -630,6 +630,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
           const auto found = client.prepared->named.find(head.name);
           client.prepared->tentative.push_back(
               {statement->id, std::string(head.name), std::move(found->second), true});
+          client.prepared->last = nullptr;
           client.prepared->named.erase(found);
         }
         pipeline.sent({Request::close, For::local, statement->id});

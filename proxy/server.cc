@@ -481,7 +481,7 @@ void Server::undo(std::uint32_t id) {
     if (it->closes) {
       client->prepared->named[it->name] = std::move(it->statement);
     } else {
-      client->prepared->named.erase(it->name);
+      client->prepared->erase(it->name);
     }
     tentative.erase(std::next(it).base());
     return;

@@ -177,8 +177,10 @@ void Worker::retire(Client& client, ClientEnd why, std::string_view text) {
     } else if (!server->pipeline.idle() || half_sent) {
       if (!server->pipeline.nothing_owed()) send_cancel(*server, std::nullopt);
       retire(*server, ServerEnd::client_vanished);
-    } else if (server->status != 'I' || pinned || keeps_session) {
+    } else if ((server->status != 'I' || pinned || keeps_session) && !server->uncertain()) {
       server->reset();
+    } else if (server->status != 'I') {
+      retire(*server, ServerEnd::client_vanished);
     } else {
       settle(*server);
     }
@@ -444,6 +446,10 @@ void Worker::release(Server& server) {
   // A cancel that is still on its way would hit the next client.
   if (server.cancels > 0 || server.state != pool::ServerState::active || server.broken()) return;
   ENSURE(server.client == nullptr && server.pipeline.idle() && server.status == 'I');
+  if (server.uncertain()) {
+    retire(server, ServerEnd::unexpected_message, "its state is not certain after an error");
+    return;
+  }
   pool::Pool& its_pool = *server.home;
   if (draining_ && its_pool.waiting() == 0) {
     retire(server, ServerEnd::shutdown);
@@ -690,7 +696,10 @@ void Worker::finished(Server& server, Client* client, InFlight& done, char old_s
   if (done.unpins && !done.failed) client->pins = routing::Pin::none;
   if (done.deallocates && done.failed) server.statements_are_uncertain();
   if (done.deallocates && !done.failed) {
-    if (client->prepared) client->prepared->named.clear();
+    if (client->prepared) {
+      client->prepared->last = nullptr;
+      client->prepared->named.clear();
+    }
     client->forget_unnamed();
     server.unnamed_version = 0;
     server.statements.clear();
@@ -726,9 +735,7 @@ void Worker::pin(Client& client, routing::Pin pins) {
 
 // A server that its client has left in order: back to the pool, unless something about it is in doubt.
 void Worker::settle(Server& server) {
-  if (server.uncertain()) {
-    retire(server, ServerEnd::unexpected_message, "its prepared statements are not certain after an error");
-  } else if (server.unread_text) {
+  if (server.unread_text && !server.uncertain()) {
     server.reset();
   } else {
     release(server);

@@ -260,8 +260,13 @@ void Socket::want(int events) {
 }
 
 void Socket::on_events(int status, int events) {
-  // A reset arrives as an error: the read that follows reports it.
-  if (status < 0) events = wanted_;
+  // A reset arrives as an error, and libuv has stopped watching. The read that follows reports it, after
+  // whatever had arrived before it.
+  if (status < 0) {
+    events = wanted_;
+    wanted_ = 0;
+    want(events);
+  }
   if ((events & Watch::writable) != 0) {
     uv_poll_t* const handle = uv_.get();
     owner_->on_writable();
