@@ -7,6 +7,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "metrics/worker_metrics.h"
 #include "pool/admission.h"
 #include "pool/list.h"
 #include "pool/pool.h"
@@ -229,6 +230,7 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   conf::Instant quiet_since() const { return quiet_since_; }
   void touch(conf::Instant now) { quiet_since_ = now; }
   std::uint64_t statements = 0;
+  metrics::StatementSeries* last_series = nullptr;  // where its last statement was counted
 
   void settings_changed();   // after `session` took new values
   std::unique_ptr<std::string> tenant_next;  // SET pgsluice.tenant: taken between transactions

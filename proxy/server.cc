@@ -335,6 +335,15 @@ std::size_t Server::relay(std::string_view bytes) {
     const bool small = frame.size <= kWhole;
     if (!frame.complete && small && frame.type != be::kDataRow && frame.type != be::kCopyData) break;
 
+    if (frame.type == be::kDataRow && pipeline.rows_are_due()) {
+      // By far the most frequent message, and nothing follows from it.
+      const std::size_t here = std::min(frame.size, bytes.size() - at);
+      out.pass(at, at + here);
+      at += here;
+      pass_left_ = frame.size - here;
+      pass_swallow_ = false;
+      continue;
+    }
     if (frame.type == be::kParameterStatus) {
       if (const auto told = wire::decode_parameter_status(frame.body); told && frame.complete)
         parameter_changed(told->name, told->value);
@@ -565,6 +574,7 @@ void Server::attach(Worker& worker, Identity& identity) {
   identity_ = &identity;
   session = pool::SessionSettings(worker.interner().empty());
   unnamed_version = 0;  // versions are the other worker's
+  looked_at = 0;
   socket_.attach(worker.loop(), std::move(parts_), *this);
 }
 

@@ -77,6 +77,9 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
 
   // --- what is known of the session on the other side ----------------------------------------------
   wire::Pipeline pipeline;
+  std::uint64_t looked_at = 0;      // the version of the topology that these two are from
+  bool is_stale = false;
+  routing::NodeRole role = routing::NodeRole::unknown;
   bool was_primary = false;         // it has been written to: cut when somebody else is primary
   std::vector<InFlight> in_flight;  // batches whose ReadyForQuery is due, oldest first
   char status = 'I';                // transaction status of the last ReadyForQuery

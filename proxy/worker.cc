@@ -287,12 +287,16 @@ routing::NodeRole Worker::role_of(const Identity& identity, routing::NodeId node
                                                                        : routing::NodeRole::unknown;
 }
 
-metrics::StatementSeries& Worker::series(const Client& client, routing::NodeId node,
+metrics::StatementSeries& Worker::series(Client& client, const Server& server,
                                          routing::StatementClass kind) {
-  return metrics_->series({.node = static_cast<std::uint16_t>(node),
-                           .role = static_cast<std::uint8_t>(role_of(*client.identity, node)),
-                           .kind = static_cast<std::uint8_t>(kind),
-                           .tenant = client.tenant->number});
+  const metrics::SeriesKey key{.node = static_cast<std::uint16_t>(server.node_id()),
+                               .role = static_cast<std::uint8_t>(server.role),
+                               .kind = static_cast<std::uint8_t>(kind),
+                               .tenant = client.tenant->number};
+  // Clients repeat themselves: most look-ups end here.
+  if (client.last_series == nullptr || client.last_series->key != key)
+    client.last_series = &metrics_->series(key);
+  return *client.last_series;
 }
 
 void Worker::want_sample(const Identity& identity) {
@@ -302,11 +306,15 @@ void Worker::want_sample(const Identity& identity) {
   shared_.tell_control(SampleWanted{identity.cluster});
 }
 
-bool Worker::stale(const Server& server) const {
+bool Worker::stale(Server& server) const {
+  if (server.looked_at == topology_->version && server.looked_at != 0) return server.is_stale;
+  server.looked_at = topology_->version;
+  server.role = role_of(server.identity(), server.node_id());
+  server.is_stale = true;
   for (const routing::ClusterState& state : topology_->clusters)
     if (const routing::NodeState* node = state.find(server.node_id()))
-      return node->incarnation != server.incarnation();
-  return true;
+      server.is_stale = node->incarnation != server.incarnation();
+  return server.is_stale;
 }
 
 Worker::Placed Worker::place(Client& client) {
@@ -412,7 +420,8 @@ void Worker::hurry() {
 void Worker::tie(Client& client, Server& server) {
   server.home->move_to(server, pool::ServerState::active);
   server.resume_reading();
-  server.was_primary |= role_of(server.identity(), server.node_id()) == routing::NodeRole::primary;
+  (void)stale(server);  // its role, by the newest topology
+  server.was_primary |= server.role == routing::NodeRole::primary;
   link(client, server);
   shared_.loads[routing::index(server.node_id())].in_flight.fetch_add(1, std::memory_order_relaxed);
   if (client.state() == ClientState::login) return;
@@ -658,7 +667,7 @@ void Worker::finished(Server& server, Client* client, InFlight& done, char old_s
                       bool committed) {
   if (client == nullptr) return;
   const Instant at = now();
-  metrics::StatementSeries& statements = series(*client, server.node_id(), done.kind);
+  metrics::StatementSeries& statements = series(*client, server, done.kind);
   statements.total.record(at - done.arrived);
   statements.server.record(at - done.sent);
   statements.queue.record(done.sent - done.arrived);

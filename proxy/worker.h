@@ -119,7 +119,7 @@ class Worker {
   enum class Placed : std::uint8_t { linked, waits, refused };
   Placed place(Client& client);
   // The node has been down, restarted or changed its role since this server connected: no new work for it.
-  bool stale(const Server& server) const;
+  bool stale(Server& server) const;
   void client_opened(Client& client, const std::string& peer);
   std::uint32_t new_cancel_secret();
   // A server has finished for its client (unlinked already) and is clean.
@@ -137,7 +137,7 @@ class Worker {
   // Which nodes of the cluster have just failed here: a bit per position, for the chooser.
   std::uint64_t excluded(const routing::ClusterState& cluster);
   routing::NodeRole role_of(const Identity& identity, routing::NodeId node) const;
-  metrics::StatementSeries& series(const Client& client, routing::NodeId node,
+  metrics::StatementSeries& series(Client& client, const Server& server,
                                    routing::StatementClass kind);
   void want_sample(const Identity& identity);
   void refusal(pool::Refusal why) { metrics_->refusals.add(why); }

@@ -57,6 +57,13 @@ class Pipeline {
 
   // The local answer that is due now, taken out; or nothing.
   std::optional<Entry> take_local();
+  // A DataRow now belongs to the client's own request.
+  bool rows_are_due() const {
+    if (head_ == entries_.size()) return false;
+    const Entry& entry = entries_[head_];
+    return entry.whom == For::client &&
+           (entry.request == Request::query || entry.request == Request::execute);
+  }
   bool local_is_due() const {
     return head_ < entries_.size() && entries_[head_].whom == For::local;
   }
