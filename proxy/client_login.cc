@@ -228,6 +228,12 @@ void ClientLogin::begin_authentication() {
 void ClientLogin::secret_found(conf::Result<std::optional<std::string>> secret) {
   if (stage_ != Stage::secret) return;
   if (!secret) {
+    // Nobody can be reached at the moment, or nobody is known yet: worth waiting for, within the login's
+    // deadline. Anything else is a mistake in the configuration.
+    if (secret.error().code != conf::Errc::auth && secret.error().code != conf::Errc::config) {
+      look_up_failed_ = true;
+      return;
+    }
     log_warning(client_.who() + " looking up its secret failed: " + secret.error().message);
     fail(wire::sqlstate::kCannotConnectNow, "the user's secret could not be looked up right now");
     return;
@@ -239,6 +245,11 @@ void ClientLogin::secret_found(conf::Result<std::optional<std::string>> secret) 
   Client& client = client_;
   challenge();
   if (client.state() == ClientState::login) client.go_on();
+}
+
+void ClientLogin::ask_again() {
+  if (!std::exchange(look_up_failed_, false)) return;
+  worker_.shared().tell_control(SecretWanted{client_.id(), cluster_, asked_.user});
 }
 
 void ClientLogin::challenge() {

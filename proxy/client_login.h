@@ -27,6 +27,8 @@ class ClientLogin {
   bool in_handshake() const { return stage_ == Stage::tls_handshake; }
   void go_on_with_handshake();
   void secret_found(conf::Result<std::optional<std::string>> secret);
+  // The secret could not be looked up (no node is known yet, or none answers): asks once more.
+  void ask_again();
   void cancel_delivered();
   // Nothing that a person sent has arrived yet, or it was a cancel: not worth a warning when it ends.
   bool said_nothing() const { return stage_ == Stage::packet || stage_ == Stage::cancelling; }
@@ -65,6 +67,7 @@ class ClientLogin {
   wire::Login asked_;
   std::string secret_;        // as stored: plain, md5 or SCRAM; empty: no such user
   bool user_exists_ = false;
+  bool look_up_failed_ = false;
   std::string cluster_;       // that auth_query asked
   std::string salt_;          // of md5
   std::string sasl_first_;    // kept while the secret of a plain password is derived

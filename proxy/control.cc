@@ -194,6 +194,14 @@ Control::Control(std::string file, std::shared_ptr<const conf::Settings> setting
                       for (Listener& one : listeners_)
                         if (one.watch) one.watch->want(net::Watch::readable);
                     }),
+      fade_(loop_,
+            [this] {
+              const auto topology = status_.get().topology;
+              if (!topology) return;
+              for (const routing::ClusterState& cluster : topology->clusters)
+                for (const routing::NodeState& node : cluster.nodes)
+                  shared_.loads[routing::index(node.id)].fade();
+            }),
       drain_deadline_(loop_, [this] { stop_now("shutdown_timeout has passed"); }) {
   shared_.tell_control = [this](ControlMessage message) { mailbox_.post(std::move(message)); };
   status_.set_reload(true);
@@ -262,7 +270,10 @@ conf::Status Control::listen() {
   return conf::ok;
 }
 
-void Control::run() { loop_.run(); }
+void Control::run() {
+  fade_.every(routing::kFadePeriod);
+  loop_.run();
+}
 
 void Control::broadcast_topology(std::shared_ptr<const routing::Topology> topology) {
   status_.set_topology(topology);

@@ -91,6 +91,7 @@ class Control {
   };
   std::vector<Listener> listeners_;
   net::Timer accept_again_;
+  net::Timer fade_;
   net::Timer drain_deadline_;
   std::size_t drained_ = 0;
   bool draining_ = false;

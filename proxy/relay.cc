@@ -26,6 +26,22 @@ constexpr std::size_t kMaxNames = std::size_t{16} << 10;
 // buffer of 8 KiB is full, some 1,600 of the shortest answers, so a client that reads always gets on.
 constexpr std::size_t kMaxDepth = std::size_t{1} << 16;
 
+// Postgres's own limit (PQ_SMALL_MESSAGE_LIMIT) on messages that carry no text or data, and which they are.
+constexpr std::size_t kSmallMessage = 10'000;
+bool is_small(char type) {
+  switch (type) {
+    case fe::kClose:
+    case fe::kDescribe:
+    case fe::kExecute:
+    case fe::kFlush:
+    case fe::kSync:
+    case fe::kTerminate:
+    case fe::kCopyDone:
+    case fe::kCopyFail: return true;
+    default: return false;
+  }
+}
+
 // Names on servers are ours; a client that makes one up meets no statement by it.
 constexpr std::string_view kOurNames = "pgsluice_", kNoStatement = "pgsluice_0";
 
@@ -171,15 +187,14 @@ Scan scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may
       return scan;
     }
 
+    if (frame.size > kSmallMessage && is_small(frame.type))
+      return malformed("a message of type " + quoted_type(frame.type) + " with an invalid length");
     switch (frame.type) {
       case fe::kCopyData:
       case fe::kCopyDone:
       case fe::kCopyFail: {
         if (at > 0) return batch(at);
-        if (frame.type != fe::kCopyData && !frame.complete) {
-          if (frame.size > limit) return malformed("a CopyFail message of that size");
-          return scan;
-        }
+        if (frame.type != fe::kCopyData && !frame.complete) return scan;
         scan.what = Scan::What::copy;
         // CopyData needs no look: one message, or what is here of it.
         scan.size = std::min(bytes.size(), frame.size);
@@ -210,10 +225,6 @@ Scan scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may
       scan.what = Scan::What::need_more;
       return scan;
     }
-    if (too_large && frame.type != fe::kQuery && frame.type != fe::kFunctionCall &&
-        frame.type != fe::kParse && frame.type != fe::kBind)
-      return malformed("a message of type " + quoted_type(frame.type) + " with an invalid length");
-
     const std::size_t payload = frame.size - wire::kHeaderSize;
     switch (frame.type) {
       case fe::kQuery: {

@@ -50,7 +50,9 @@ Worker::Worker(std::size_t number, Shared& shared, std::shared_ptr<const conf::S
       client_tls_(std::move(client_tls)),
       server_tls_(std::move(server_tls)),
       topology_(std::make_shared<routing::Topology>()),
-      catalog_(std::make_shared<routing::Catalog>()),
+      catalog_(std::make_shared<routing::Catalog>(0, std::vector<routing::Catalog::Function>{},
+                                                  settings_->routing_read_functions,
+                                                  settings_->routing_write_functions)),
       metrics_(std::make_unique<metrics::WorkerMetrics>()),
       mailbox_(loop_, [this](WorkerMessage&& message) { receive(std::move(message)); }),
       tick_(loop_, [this] { tick(); }),
@@ -1032,6 +1034,7 @@ void Worker::check_clients() {
       if (const std::optional<ClientEnd> end = judge(*client)) verdicts.push_back({client, *end});
   };
   look(ClientState::login, [&](Client& client) -> std::optional<ClientEnd> {
+    if (client.login() != nullptr) client.login()->ask_again();
     if (at - client.connected_at() > settings_->listen_login_timeout)
       return ClientEnd::login_timeout;
     return std::nullopt;

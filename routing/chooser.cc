@@ -1,6 +1,7 @@
 #include "routing/chooser.h"
 
 #include <algorithm>
+#include <bit>
 
 namespace routing {
 namespace {
@@ -20,11 +21,18 @@ std::uint32_t latency(const NodeLoads& loads, const NodeState& node) {
   return loads[index(node.id)].latency_us.load(std::memory_order_relaxed);
 }
 
+// Latencies that differ by less than a factor of two are noise (as everything under a millisecond is), and
+// would send all reads of a quiet moment to whichever replica had the luckier last answer. So they are
+// compared as powers of two, and load decides between equals.
+constexpr std::uint32_t kNoiseMicros = 1024;
+
+std::uint32_t coarse(std::uint32_t us) { return std::bit_floor(std::max(us, kNoiseMicros)); }
+
 std::uint64_t cost(const NodeLoads& loads, const NodeState& node, std::uint32_t when_unknown) {
   const std::uint32_t known = latency(loads, node);
   const std::int32_t in_flight =
       loads[index(node.id)].in_flight.load(std::memory_order_relaxed);
-  return std::uint64_t{known == 0 ? when_unknown : known} *
+  return std::uint64_t{coarse(known == 0 ? when_unknown : known)} *
          (static_cast<std::uint64_t>(std::max(in_flight, 0)) + 1);
 }
 
@@ -38,6 +46,11 @@ void NodeLoad::observe(std::uint32_t us) {
   if (before != 0 && now > before) next = before + (now - before + 1) / 2;
   if (before != 0 && now < before) next = before - std::max<std::uint32_t>((before - now) / 32, 1);
   latency_us.store(next, std::memory_order_relaxed);
+}
+
+void NodeLoad::fade() {
+  const std::uint32_t before = latency_us.load(std::memory_order_relaxed);
+  if (before > 16) latency_us.store(before - before / 16, std::memory_order_relaxed);
 }
 
 std::string_view name(ReadReason r) {

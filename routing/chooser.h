@@ -12,6 +12,8 @@
 
 namespace routing {
 
+inline constexpr Millis kFadePeriod{100};
+
 // How busy a node is, as this process sees it: shared by all workers, written by relaxed atomics.
 struct NodeLoad {
   std::atomic<std::int32_t> in_flight{0};       // statements at this node now
@@ -21,6 +23,9 @@ struct NodeLoad {
   // A statement took `us` microseconds at the node. Rises at once to a new peak's half way, decays
   // by 1/32 per observation: a node that turns slow is seen within a few statements.
   void observe(std::uint32_t us);
+  // Called every kFadePeriod: an old latency loses half of its weight in a second, so that a node which
+  // nobody asks any more is tried again soon. A busy node's own answers outweigh this by far.
+  void fade();
 };
 using NodeLoads = std::array<NodeLoad, kMaxNodes>;
 
