@@ -80,6 +80,7 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   std::uint64_t looked_at = 0;      // the version of the topology that these two are from
   bool is_stale = false;
   routing::NodeRole role = routing::NodeRole::unknown;
+  bool is_warm = false;             // it has run a statement
   bool was_primary = false;         // it has been written to: cut when somebody else is primary
   std::vector<InFlight> in_flight;  // batches whose ReadyForQuery is due, oldest first
   char status = 'I';                // transaction status of the last ReadyForQuery

@@ -676,7 +676,9 @@ void Worker::finished(Server& server, Client* client, InFlight& done, char old_s
   (done.failed ? statements.failed : statements.served).add();
   ++client->statements;
   const auto server_us = std::chrono::duration_cast<conf::Micros>(at - done.sent).count();
-  if (done.kind <= routing::StatementClass::read)
+  // The first statement of a server pays for Postgres's cold caches; it says nothing about the node.
+  const bool warm = std::exchange(server.is_warm, true);
+  if (warm && done.kind <= routing::StatementClass::read)
     shared_.loads[routing::index(server.node_id())].observe(static_cast<std::uint32_t>(
         std::clamp<std::int64_t>(server_us, 1, std::int64_t{0xffffffff})));
   if (settings_->log_slow_statement.count() > 0 && at - done.arrived > settings_->log_slow_statement)
