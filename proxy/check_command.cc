@@ -22,7 +22,7 @@ using routing::FailureKind;
 
 void say(const std::string& line) { std::printf("%s\n", line.c_str()); }
 
-bool has(std::string_view text, std::string_view part) {
+bool contains(std::string_view text, std::string_view part) {
   return text.find(part) != std::string_view::npos;
 }
 
@@ -31,16 +31,16 @@ std::string advice(FailureKind kind, const PgError& error, const std::string& se
   if (error.sqlstate == "3D000") return "set " + section + "_database to a database that exists";
   if (error.sqlstate == "28P01")
     return "check " + section + "_user and " + section + "_password";
-  if (has(error.message, "no password supplied")) return "set " + section + "_password";
-  if (has(error.message, "pg_hba.conf"))
+  if (contains(error.message, "no password supplied")) return "set " + section + "_password";
+  if (contains(error.message, "pg_hba.conf"))
     return "add a line for this user and this machine's address to the node's pg_hba.conf, and "
            "reload it";
-  if (has(error.message, "does not exist"))
+  if (contains(error.message, "does not exist"))
     return "create the role named by " + section + "_user on the primary";
   if (error.sqlstate == "42501")
     return "grant what the message names to the role named by " + section + "_user";
-  if (has(error.message, "invalid response")) return "what listens there does not speak Postgres";
-  if (has(error.message, "SSL") || has(error.message, "certificate"))
+  if (contains(error.message, "invalid response")) return "what listens there does not speak Postgres";
+  if (contains(error.message, "SSL") || contains(error.message, "certificate"))
     return "check tls.server.mode, tls.server.ca and the server's own TLS set-up";
   switch (kind) {
     case FailureKind::refused:

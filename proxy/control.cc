@@ -10,6 +10,7 @@
 
 #include "conf/load.h"
 #include "proxy/log.h"
+#include "proxy/overloaded.h"
 #include "proxy/version.h"
 
 namespace proxy {
@@ -22,13 +23,6 @@ namespace {
 constexpr int kAcceptsPerTurn = 64;
 // When descriptors have run out, waiting connections are looked at again after this.
 constexpr conf::Millis kAcceptPause = 100ms;
-
-template <class... F>
-struct Overloaded : F... {
-  using F::operator()...;
-};
-template <class... F>
-Overloaded(F...) -> Overloaded<F...>;
 
 template <class Enum>
 metrics::NameOf names_of() {

@@ -7,6 +7,7 @@
 #include "proxy/cancel.h"
 #include "proxy/client_login.h"
 #include "proxy/log.h"
+#include "proxy/overloaded.h"
 #include "proxy/random.h"
 #include "proxy/relay.h"
 #include "proxy/wire/backend.h"
@@ -31,13 +32,6 @@ routing::Classifier::Limits classifier_limits(const conf::Settings& settings) {
   return {.cache_entries = static_cast<std::size_t>(settings.routing_cache_entries),
           .max_statement = settings.routing_max_statement.count};
 }
-
-template <class... F>
-struct Overloaded : F... {
-  using F::operator()...;
-};
-template <class... F>
-Overloaded(F...) -> Overloaded<F...>;
 
 }  // namespace
 

@@ -105,7 +105,7 @@ Kind kind_of(std::string_view node) {
   return schema ? Kind::schema : Kind::utility;
 }
 
-char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
+char ascii_lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
 
 std::string folded(std::string s) {
   std::transform(s.begin(), s.end(), s.begin(), lower);
@@ -186,7 +186,7 @@ std::optional<std::vector<std::string>> split_identifiers(std::string_view text)
     } else {
       while (i < text.size() && text[i] != ',' &&
              std::string_view(" \t\n\r\f\v").find(text[i]) == text.npos) {
-        part += lower(text[i++]);
+        part += ascii_lower(text[i++]);
       }
       if (part.empty()) return std::nullopt;
     }
