@@ -22,6 +22,8 @@ constexpr std::string_view kConsole = "pgsluice";
 
 }  // namespace
 
+static_assert(sizeof(ClientLogin) >= sizeof(Client));
+
 ClientLogin::ClientLogin(Worker& worker, Client& client, net::Peer peer)
     : worker_(worker), client_(client), peer_(std::move(peer)) {}
 
