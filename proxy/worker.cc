@@ -799,6 +799,11 @@ void Worker::retire(Server& server, ServerEnd why, std::string_view text) {
   const bool open_sequence = server.pipeline.open_sequence();
   const bool mid_message = server.mid_message();
   const bool first_failed = !server.in_flight.empty() && server.in_flight.front().failed;
+  // The server's last words may have come in one read with the whole answer: then nobody is owed anything.
+  const bool answered = client != nullptr && server.pipeline.idle() && server.status == 'I' &&
+                        !mid_message && !client->streaming() && !routing::any(client->pins) &&
+                        client->identity->mode != conf::PoolMode::session &&
+                        client->waiting_for != WaitingFor::replay;
   bool ending = false;
   for (const InFlight& batch : server.in_flight)
     ending |= batch.step == routing::TransactionStep::end ||
@@ -828,9 +833,14 @@ void Worker::retire(Server& server, ServerEnd why, std::string_view text) {
     const std::string message =
         text.empty() ? "the connection to the server was lost" : std::string(text);
     part(*client, server);
-    client->server_lost(ending ? wire::sqlstate::kTransactionResolutionUnknown
-                               : wire::sqlstate::kConnectionFailure,
-                        message, owed, open_sequence, first_failed, mid_message, keep);
+    if (answered) {
+      client->move_to(ClientState::idle);
+      client->go_on();
+    } else {
+      client->server_lost(ending ? wire::sqlstate::kTransactionResolutionUnknown
+                                 : wire::sqlstate::kConnectionFailure,
+                          message, owed, open_sequence, first_failed, mid_message, keep);
+    }
   }
   // Its place may go to somebody who waits: here, or at another worker.
   if (its_pool.waiting() > 0) hurry();

@@ -327,7 +327,7 @@ TEST_SUITE("integration/failure") {
       Connection client = proxy.connect();
       REQUIRE_MESSAGE(client.ok(), client.error());
       gate.cut_after(1UL << 40U);
-      REQUIRE(client.send("select pg_sleep(0.3), repeat('x', 1000) from generate_series(1, 1000)"));
+      REQUIRE(client.send("select pg_sleep(0.05), repeat('x', 1000) from generate_series(1, 1000)"));
       std::this_thread::sleep_for(50ms);
       gate.cut_after(bytes);
       const Result result = client.finish();
@@ -338,6 +338,32 @@ TEST_SUITE("integration/failure") {
         return bystander.scalar("select 2") == "2";
       }));
     }
+  }
+
+  TEST_CASE("an answer that arrives together with the server's last words is whole, and the client stays") {
+    PgCluster& cluster = shared_cluster();
+    Gate gate(cluster.port(0));
+    ProxyProcess proxy(config_for(cluster).servers({gate.address()}).set("pool", "size", "1"));
+    REQUIRE(proxy.ready(0));
+    Connection direct(cluster.conninfo(0, "postgres"));
+    Connection client = proxy.connect();
+    const std::string pid = client.scalar("begin; select pg_backend_pid()");
+    client.exec("commit");
+    const auto state_is = [&](const std::string& wanted) {
+      return eventually([&] {
+        return direct.scalar("select coalesce((select state from pg_stat_activity where pid = " + pid +
+                             "), 'gone')") == wanted;
+      });
+    };
+    REQUIRE(client.send("select pg_sleep(0.2), 'an answer'"));
+    REQUIRE(state_is("active"));
+    gate.stop();
+    REQUIRE(state_is("idle"));
+    REQUIRE(direct.exec("select pg_terminate_backend(" + pid + ")").ok());
+    REQUIRE(state_is("gone"));
+    gate.go();
+    CHECK(client.finish().ok());
+    CHECK(client.scalar("select 'still here'") == "still here");
   }
 
   TEST_CASE("a node behind a hung network does not delay reads of the others") {
