@@ -572,7 +572,7 @@ void Client::refuse(pool::Refusal why, std::string_view sqlstate, std::string_vi
                     conf::Millis retry_after) {
   worker_.refusal(why);
   refusal_ = std::make_unique<std::string>();
-  wire::append_error(*refusal_, {.severity = "ERROR",
+  wire::append_error(*refusal_, {.severity = state_ == ClientState::login ? "FATAL" : "ERROR",
                                 .sqlstate = sqlstate,
                                 .message = message,
                                 .detail = refusal_detail(why, retry_after)});

@@ -995,17 +995,19 @@ void Worker::tick() {
 void Worker::check_deadlines() {
   const Instant at = now();
   std::vector<std::pair<Client*, pool::Refusal>> late;
-  for (Client* client = clients(ClientState::waiting).front(); client != nullptr;
-       client = clients(ClientState::waiting).after(*client)) {
-    const auto waited = at - client->waiting_since;
-    if (client->waiting_for == WaitingFor::node && waited > settings_->routing_primary_wait) {
-      late.emplace_back(client, pool::Refusal::no_primary);
-    } else if (waited > settings_->pool_queue_timeout && client->server == nullptr) {
-      late.emplace_back(client, pool::Refusal::queue_timeout);
+  for (const ClientState state : {ClientState::waiting, ClientState::login})
+    for (Client* client = clients(state).front(); client != nullptr;
+         client = clients(state).after(*client)) {
+      if (client->waiting_for == WaitingFor::nothing) continue;
+      const auto waited = at - client->waiting_since;
+      if (client->waiting_for == WaitingFor::node && waited > settings_->routing_primary_wait) {
+        late.emplace_back(client, pool::Refusal::no_primary);
+      } else if (waited > settings_->pool_queue_timeout && client->server == nullptr) {
+        late.emplace_back(client, pool::Refusal::queue_timeout);
+      }
     }
-  }
   for (const auto& [client, why] : late) {
-    if (client->state() != ClientState::waiting) continue;
+    if (client->state() != ClientState::waiting && client->state() != ClientState::login) continue;
     stop_waiting(*client);
     if (std::exchange(client->admitted, false)) pool::leave(*client->tenant);
     if (why == pool::Refusal::no_primary) {
