@@ -49,9 +49,8 @@ void Budget::feed(std::size_t worker) {
   if (since_[worker].exchange(0, relaxed) != 0) starving_.fetch_sub(1, relaxed);
 }
 
-std::optional<std::size_t> Budget::hungrier_than(std::size_t self,
+std::optional<std::size_t> Budget::find_hungrier(std::size_t self,
                                                  Instant own_longest_waiter) const {
-  if (starving_.load(relaxed) == 0) return std::nullopt;
   std::int64_t oldest = own_longest_waiter.time_since_epoch().count();
   std::optional<std::size_t> hungriest;
   for (std::size_t worker = 0; worker < kMaxWorkers; ++worker) {

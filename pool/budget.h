@@ -60,9 +60,14 @@ class Budget {
 
   // The worker other than `self` that has starved longest, if that is longer than `self`'s own longest
   // waiter (Instant::max() when it has none). Hand it a server.
-  std::optional<std::size_t> hungrier_than(std::size_t self, Instant own_longest_waiter) const;
+  std::optional<std::size_t> hungrier_than(std::size_t self, Instant own_longest_waiter) const {
+    if (starving_.load(std::memory_order_relaxed) == 0) return std::nullopt;
+    return find_hungrier(self, own_longest_waiter);
+  }
 
  private:
+  std::optional<std::size_t> find_hungrier(std::size_t self, Instant own_longest_waiter) const;
+
   std::atomic<std::int64_t> open_{0};
   std::atomic<std::int64_t> limit_;
   std::atomic<std::int32_t> starving_{0};

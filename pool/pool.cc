@@ -14,16 +14,6 @@ std::string_view name(ServerState state) {
   return "?";
 }
 
-Pool::Servers& Pool::list(ServerState state) {
-  switch (state) {
-    case ServerState::connecting: return connecting_;
-    case ServerState::idle: return idle_;
-    case ServerState::active: return active_;
-    case ServerState::closing: return closing_;
-  }
-  return closing_;
-}
-
 void Pool::add(PooledServer& server) {
   ENSURE(server.home == nullptr);
   ENSURE(server.state == ServerState::connecting || server.state == ServerState::idle);
@@ -36,13 +26,6 @@ void Pool::remove(PooledServer& server, bool gone) {
   list(server.state).remove(server);
   server.home = nullptr;
   if (gone) budget_->give_back();
-}
-
-void Pool::move_to(PooledServer& server, ServerState next) {
-  ENSURE(server.home == this && may_follow(server.state, next));
-  list(server.state).remove(server);
-  server.state = next;
-  list(next).push_back(server);
 }
 
 PooledServer* Pool::next(const PooledServer& server) const { return list(server.state).after(server); }

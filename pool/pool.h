@@ -61,11 +61,16 @@ class Pool {
   // Leaves for good: closed, or handed over. The right to exist goes back only when `gone`.
   void remove(PooledServer& server, bool gone);
   // The one mover: checks that the move is legal and keeps the lists true.
-  void move_to(PooledServer& server, ServerState next);
+  void move_to(PooledServer& server, ServerState next) {
+    ENSURE(server.home == this && may_follow(server.state, next));
+    list(server.state).remove(server);
+    server.state = next;
+    list(next).push_back(server);
+  }
 
   // The idle server that was used last (its caches are warm, and those at the other end age out).
-  PooledServer* most_recent_idle() const { return idle_.back(); }
-  PooledServer* least_recent_idle() const { return idle_.front(); }
+  PooledServer* most_recent_idle() const { return list(ServerState::idle).back(); }
+  PooledServer* least_recent_idle() const { return list(ServerState::idle).front(); }
   PooledServer* next(const PooledServer& server) const;
 
   void enqueue(Waiter& waiter) { waiters_.push_back(waiter); }
@@ -81,7 +86,8 @@ class Pool {
   // How many connections to start so that no waiter waits for lack of one (the budget and the pace of
   // connecting limit it further).
   std::size_t connections_wanted() const {
-    return waiters_.size() > connecting_.size() ? waiters_.size() - connecting_.size() : 0;
+    const std::size_t connecting = count(ServerState::connecting);
+    return waiters_.size() > connecting ? waiters_.size() - connecting : 0;
   }
 
   std::size_t waiting() const { return waiters_.size(); }
@@ -90,12 +96,12 @@ class Pool {
 
  private:
   using Servers = List<PooledServer, &PooledServer::in_pool>;
-  Servers& list(ServerState state);
-  const Servers& list(ServerState state) const { return const_cast<Pool*>(this)->list(state); }
+  Servers& list(ServerState state) { return servers_[static_cast<std::size_t>(state)]; }
+  const Servers& list(ServerState state) const { return servers_[static_cast<std::size_t>(state)]; }
 
   PoolKey key_;
   std::shared_ptr<Budget> budget_;
-  Servers connecting_, idle_, active_, closing_;
+  Servers servers_[4];  // by state
   List<Waiter, &Waiter::in_queue> waiters_;
 };
 

@@ -15,7 +15,7 @@ namespace pool {
 
 // A statement that some client has prepared by name: its text and parameter types, under the name
 // that it has on every server that knows it. One object for all clients of the process that prepared
-// the same; immutable but for `facts`, which belongs to the worker that asks.
+// the same; immutable.
 struct Prepared {
   std::uint32_t id = 0;
   std::string tail;         // of the Parse message after the name: text, NUL, parameter types

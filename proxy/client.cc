@@ -68,7 +68,7 @@ Client::Client(Worker& worker, ClientId id, net::Socket::Parts socket) : worker_
   login_ = std::make_unique<ClientLogin>(worker, *this, net::peer_of(socket.fd));
   socket_.attach(worker.loop(), std::move(socket), *this);
   socket_.set_keepalive(worker.settings().listen_tcp_keepalive);
-  worker_.clients(state_).push_back(*this);
+  worker_.client_joined(*this);
 }
 
 Client::~Client() = default;
@@ -76,9 +76,8 @@ Client::~Client() = default;
 void Client::move_to(ClientState next) {
   if (next == state_) return;
   ENSURE(may_follow(state_, next));
-  worker_.clients(state_).remove(*this);
-  state_ = next;
-  worker_.clients(state_).push_back(*this);
+  const ClientState from = std::exchange(state_, next);
+  worker_.client_moved(*this, from);
 }
 
 std::string Client::who() const {
@@ -342,7 +341,8 @@ std::size_t Client::process(std::string_view bytes) {
     if (state_ == ClientState::waiting) break;
 
     const bool stay = must_stay(*this);
-    Scan scan = scan_batch(worker_, *this, rest, !(stay && server->pipeline.open_sequence()));
+    Scan scan;
+    scan_batch(worker_, *this, rest, !(stay && server->pipeline.open_sequence()), &scan);
     switch (scan.what) {
       case Scan::What::need_more: in_process_ = false; return used;
       case Scan::What::nothing: used += scan.size; break;
@@ -413,7 +413,7 @@ bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
   }
   batch = scan.facts;
   batch_changes = std::move(scan.changes);
-  if (prepared) prepared->deallocates = scan.deallocates_name;
+  if (prepared) prepared->deallocating = std::move(scan.deallocating);
   batch_unpins = scan.unpins;
   batch_deallocates = scan.deallocates;
   arrived = waiting_since = now;
@@ -425,7 +425,7 @@ bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
     std::string prefix;
     // A client that keeps its server may have reset a setting to its own start-up value.
     if (server->pipeline.idle() && server->status == 'I') prepare_session(worker_, *this, *server, prefix);
-    forward_batch(worker_, *this, bytes, std::move(prefix));
+    forward_batch(worker_, *this, bytes, prefix, worker_.batch_messages());
     return true;
   }
   switch (worker_.place(*this)) {
@@ -438,7 +438,7 @@ bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
         return false;
       }
       move_to(ClientState::active);
-      forward_batch(worker_, *this, bytes, std::move(prefix));
+      forward_batch(worker_, *this, bytes, prefix, worker_.batch_messages());
       return true;
     }
     case Worker::Placed::waits:
@@ -485,7 +485,7 @@ void Client::forward_waiting() {
   move_to(ClientState::active);
   const std::size_t size = std::exchange(waiting_size_, 0);
   streaming_left_ = std::exchange(waiting_streams_, 0);
-  forward_batch(worker_, *this, std::string_view(input_).substr(0, size), std::move(prefix));
+  forward_batch(worker_, *this, std::string_view(input_).substr(0, size), prefix, {});
   input_.erase(0, size);
   if (input_.empty()) input_ = {};
   // More may be here: a pipeline, or the rest of a large message.

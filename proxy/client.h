@@ -108,7 +108,8 @@ struct ClientPrepared {
   std::vector<Tentative> tentative;
   std::string unnamed;  // tail of the last Parse of the unnamed statement
   std::shared_ptr<const routing::Facts> unnamed_facts;
-  std::string deallocates;          // the statement that the SQL of the next batch deallocates
+  // The SQL of the next batch deallocates the statement that these name; null: none.
+  std::shared_ptr<const routing::Facts> deallocating;
   std::vector<std::string> doomed;  // errors that replace those of For::doomed requests, in order
 };
 
@@ -235,7 +236,7 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   void settings_changed();   // after `session` took new values
   std::unique_ptr<std::string> tenant_next;  // SET pgsluice.tenant: taken between transactions
 
-  pool::ListNode<Client> in_worker;  // Worker's list of the state
+  pool::ListNode<Client> in_worker;  // Worker's list of those who log in, or wait
 
  private:
   friend class ClientLogin;

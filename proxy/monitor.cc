@@ -89,7 +89,10 @@ void Monitor::publish() {
   published_ = loop_.now();
   auto topology = std::make_shared<routing::Topology>();
   topology->version = ++version_;
-  for (const auto& [name, cluster] : clusters_) topology->clusters.push_back(cluster->state());
+  for (const auto& [name, cluster] : clusters_) {
+    topology->clusters.push_back(cluster->state());
+    topology->clusters.back().find_serving();
+  }
   if (events_.topology) events_.topology(std::move(topology));
 }
 

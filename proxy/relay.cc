@@ -25,6 +25,8 @@ constexpr std::size_t kMaxNames = std::size_t{16} << 10;
 // Requests without an answer that one client may have outstanding. Postgres sends what it has when its
 // buffer of 8 KiB is full, some 1,600 of the shortest answers, so a client that reads always gets on.
 constexpr std::size_t kMaxDepth = std::size_t{1} << 16;
+// Messages of a batch that are remembered from its scan; those behind are cut again. Most batches have four.
+constexpr std::size_t kRemembered = 64;
 
 // Postgres's own limit (PQ_SMALL_MESSAGE_LIMIT) on messages that carry no text or data, and which they are.
 constexpr std::size_t kSmallMessage = 10'000;
@@ -55,30 +57,24 @@ const FactsRef& classify(Worker& worker, const Client& client, std::string_view 
 void note(Scan* scan, const FactsRef& facts) {
   scan->facts.add(*facts);
   scan->facts.executes = true;
+  if (facts->plain) return;
   if (!facts->settings.empty()) {
     if (!scan->changes) scan->changes = std::make_unique<Changes::element_type>();
     scan->changes->push_back(facts);
   }
   scan->unpins |= facts->unpins_all;
   scan->deallocates |= facts->deallocates_all;
-  if (!facts->several && !facts->deallocates_name.empty())
-    scan->deallocates_name = facts->deallocates_name;
+  if (!facts->several && !facts->deallocates_name.empty()) scan->deallocating = facts;
 }
 
 // It is only parsed: what it would do has not happened yet, but where it must go is known.
 void note_parsed(Scan* scan, const routing::Facts& facts) {
-  routing::Facts parsed;
-  parsed.kind = facts.kind;
-  parsed.why = facts.why;
-  parsed.serializable = facts.serializable;
-  scan->facts.add(parsed);
+  scan->facts.add_parsed(facts);
 }
 
-Scan malformed(std::string problem) {
-  Scan scan;
-  scan.what = Scan::What::malformed;
-  scan.problem = std::move(problem);
-  return scan;
+void malformed(Scan* scan, std::string problem) {
+  scan->what = Scan::What::malformed;
+  scan->problem = std::move(problem);
 }
 
 std::string quoted_type(char type) {
@@ -157,54 +153,127 @@ const FactsRef& current_facts(Worker& worker, const Client& client, ClientStatem
   return statement.facts;
 }
 
+enum class Read : std::uint8_t { whole, need_more, malformed };
+
+// What a peek that found nothing means.
+template <class Found>
+Read no_names(const Found& found, std::string* problem) {
+  if (found) return Read::need_more;
+  *problem = found.error().message;
+  return Read::malformed;
+}
+
+// Finds the names in a message; `problem` says how it is malformed.
+Read read_names(BatchMessage* message, std::string* problem) {
+  const wire::Frame& frame = message->frame;
+  const std::string_view body = frame.body;
+  const std::size_t payload = frame.size - wire::kHeaderSize;
+  switch (frame.type) {
+    case fe::kQuery: {
+      wire::QueryHead head;
+      if (!frame.complete || !wire::quick_query(body, &head)) {
+        const auto found = wire::peek_query(body, payload);
+        if (!found) return no_names(found, problem);
+        head = *found;
+      }
+      message->text = head.text;
+      message->text_complete = head.text_complete;
+      return Read::whole;
+    }
+    case fe::kParse: {
+      const auto found = wire::peek_parse(body, payload);
+      if (!found || !*found) return no_names(found, problem);
+      message->name = (*found)->name;
+      message->text = (*found)->text;
+      message->after_names = (*found)->after_name;
+      return Read::whole;
+    }
+    case fe::kBind: {
+      wire::BindHead head;
+      if (!frame.complete || !wire::quick_bind(body, &head)) {
+        const auto found = wire::peek_bind(body, payload);
+        if (!found || !*found) return no_names(found, problem);
+        head = **found;
+      }
+      message->name = head.statement;
+      message->portal = head.portal;
+      message->after_names = head.after_names;
+      return Read::whole;
+    }
+    case fe::kDescribe:
+    case fe::kClose: {
+      wire::DescribeHead head;
+      if (!frame.complete || !wire::quick_describe(body, &head)) {
+        const auto found = wire::peek_describe(body, payload);
+        if (!found || !*found) return no_names(found, problem);
+        head = **found;
+      }
+      message->named = head.kind;
+      message->name = head.name;
+      return Read::whole;
+    }
+    case fe::kExecute: {
+      if (frame.complete && wire::quick_execute(body)) return Read::whole;
+      const auto found = wire::peek_execute(body, payload);
+      return found && *found ? Read::whole : no_names(found, problem);
+    }
+    default: return Read::whole;
+  }
+}
+
 }  // namespace
 
-Scan scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may_grow) {
-  Scan scan;
+void scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may_grow, Scan* scan) {
   const std::size_t limit = worker.settings().limits_batch.count;
   std::vector<ParsedHere>& parsed = worker.parsed_here();
+  std::vector<BatchMessage>& messages = worker.batch_messages();
   parsed.clear();
+  messages.clear();
   std::size_t at = 0;
+  std::optional<BatchMessage> unremembered;
 
   const auto batch = [&](std::size_t size) {
-    scan.what = Scan::What::batch;
-    scan.size = size;
-    return std::move(scan);
+    scan->what = Scan::What::batch;
+    scan->size = size;
+  };
+  const auto unread = [scan] {
+    scan->facts.too_large = scan->facts.unread_text = true;
+    scan->facts.kind = routing::StatementClass::write;
+    scan->facts.why = routing::ClassReason::too_long;
   };
 
   for (;;) {
     wire::Frame frame;
-    const wire::Cut cut = wire::cut(bytes.substr(at), &frame);
+    const wire::Cut cut = wire::cut({bytes.data() + at, bytes.size() - at}, &frame);
     if (cut == wire::Cut::malformed)
-      return malformed("invalid length of a message of type " + quoted_type(bytes[at]));
+      return malformed(scan, "invalid length of a message of type " + quoted_type(bytes[at]));
     if (cut == wire::Cut::need_more) {
       if (at > 0 && !may_grow) return batch(at);
       if (at > limit) {
-        scan.facts.too_large = true;
+        scan->facts.too_large = true;
         return batch(at);
       }
-      scan.what = Scan::What::need_more;
-      return scan;
+      return;
     }
 
     if (frame.size > kSmallMessage && is_small(frame.type))
-      return malformed("a message of type " + quoted_type(frame.type) + " with an invalid length");
+      return malformed(scan, "a message of type " + quoted_type(frame.type) + " with an invalid length");
     switch (frame.type) {
       case fe::kCopyData:
       case fe::kCopyDone:
       case fe::kCopyFail: {
         if (at > 0) return batch(at);
-        if (frame.type != fe::kCopyData && !frame.complete) return scan;
-        scan.what = Scan::What::copy;
+        if (frame.type != fe::kCopyData && !frame.complete) return;
+        scan->what = Scan::What::copy;
         // CopyData needs no look: one message, or what is here of it.
-        scan.size = std::min(bytes.size(), frame.size);
-        scan.streams = frame.size - scan.size;
-        return scan;
+        scan->size = std::min(bytes.size(), frame.size);
+        scan->streams = frame.size - scan->size;
+        return;
       }
       case fe::kTerminate:
         if (at > 0) return batch(at);
-        scan.what = Scan::What::terminate;
-        return scan;
+        scan->what = Scan::What::terminate;
+        return;
       case fe::kQuery:
       case fe::kFunctionCall:
       case fe::kParse:
@@ -216,108 +285,79 @@ Scan scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may
       case fe::kFlush: break;
       default:
         if (at > 0) return batch(at);
-        return malformed("invalid frontend message type " + quoted_type(frame.type));
+        return malformed(scan, "invalid frontend message type " + quoted_type(frame.type));
     }
 
     const bool too_large = !frame.complete && at + frame.size > limit;
     if (!frame.complete && !too_large) {
       if (at > 0 && !may_grow) return batch(at);
-      scan.what = Scan::What::need_more;
-      return scan;
+      return;
     }
-    const std::size_t payload = frame.size - wire::kHeaderSize;
+    BatchMessage& message =
+        messages.size() < kRemembered ? messages.emplace_back() : unremembered.emplace();
+    message.frame = frame;
+    const Read read = read_names(&message, &scan->problem);
+    if (read != Read::whole) {
+      if (read == Read::need_more && frame.body.size() <= kMaxNames) return;
+      if (read == Read::need_more) scan->problem = "the name of a statement or portal is too long";
+      scan->what = Scan::What::malformed;
+      return;
+    }
     switch (frame.type) {
-      case fe::kQuery: {
-        const auto query = wire::peek_query(frame.body, payload);
-        if (!query) return malformed(query.error().message);
-        if (query->text_complete && !too_large) {
-          note(&scan, classify(worker, client, query->text));
+      case fe::kQuery:
+        if (message.text_complete && !too_large) {
+          note(scan, classify(worker, client, message.text));
         } else {
-          scan.facts.too_large = scan.facts.unread_text = true;
-          scan.facts.kind = routing::StatementClass::write;
-          scan.facts.why = routing::ClassReason::too_long;
+          unread();
         }
         break;
-      }
-      case fe::kFunctionCall: {
-        scan.facts.kind = std::max(scan.facts.kind, routing::StatementClass::write);
-        scan.facts.why = routing::ClassReason::utility;
-        scan.facts.too_large |= too_large;
+      case fe::kFunctionCall:
+        scan->facts.kind = std::max(scan->facts.kind, routing::StatementClass::write);
+        scan->facts.why = routing::ClassReason::utility;
+        scan->facts.too_large |= too_large;
         break;
-      }
       case fe::kParse: {
-        const auto parse = wire::peek_parse(frame.body, payload);
-        if (!parse) return malformed(parse.error().message);
-        if (!*parse) {
-          if (frame.body.size() > kMaxNames) return malformed("the name of a prepared statement is too long");
-          return scan;
+        if (too_large && !message.name.empty()) {
+          scan->what = Scan::What::refused;
+          scan->size = std::min(bytes.size(), at + frame.size);
+          scan->streams = at + frame.size - scan->size;
+          scan->problem = "statement \"" + std::string(message.name) +
+                          "\" is larger than limits.batch allows for a prepared statement";
+          return;
         }
-        const wire::ParseHead& head = **parse;
         if (too_large) {
-          if (!head.name.empty()) {
-            scan.what = Scan::What::refused;
-            scan.size = std::min(bytes.size(), at + frame.size);
-            scan.streams = at + frame.size - scan.size;
-            scan.problem = "statement \"" + std::string(head.name) +
-                           "\" is larger than limits.batch allows for a prepared statement";
-            return scan;
-          }
-          scan.facts.too_large = scan.facts.unread_text = true;
-          scan.facts.kind = routing::StatementClass::write;
-          scan.facts.why = routing::ClassReason::too_long;
+          unread();
           break;
         }
-        const FactsRef& facts = classify(worker, client, head.text);
-        note_parsed(&scan, *facts);
-        parsed.push_back({head.name, facts});
+        const FactsRef& facts = classify(worker, client, message.text);
+        note_parsed(scan, *facts);
+        parsed.push_back({message.name, facts});
         break;
       }
       case fe::kBind: {
-        const auto bind = wire::peek_bind(frame.body, payload);
-        if (!bind) return malformed(bind.error().message);
-        if (!*bind) {
-          if (frame.body.size() > kMaxNames) return malformed("the name of a statement or portal is too long");
-          return scan;
-        }
-        const wire::BindHead& head = **bind;
-        if (too_large) scan.facts.too_large = true;
-        const auto here = std::find_if(parsed.rbegin(), parsed.rend(), [&head](const ParsedHere& one) {
-          return one.name == head.statement;
+        if (too_large) scan->facts.too_large = true;
+        const auto here = std::find_if(parsed.rbegin(), parsed.rend(), [&](const ParsedHere& one) {
+          return one.name == message.name;
         });
         if (here != parsed.rend()) {
-          note(&scan, here->facts);
-          break;
+          note(scan, here->facts);
+        } else if (!message.name.empty()) {
+          if (ClientStatement* statement = client.find_statement(message.name))
+            note(scan, current_facts(worker, client, *statement));
+        } else if (client.unnamed_version == 0) {
+          // Postgres will say that there is none.
+        } else if (client.prepared->unnamed_facts) {
+          note(scan, client.prepared->unnamed_facts);
+        } else {
+          scan->facts.too_large = scan->facts.unread_text = scan->facts.executes = true;
+          scan->facts.kind = routing::StatementClass::write;
         }
-        if (head.statement.empty()) {
-          if (client.unnamed_version == 0) break;
-          if (client.prepared->unnamed_facts) {
-            note(&scan, client.prepared->unnamed_facts);
-          } else {
-            scan.facts.too_large = scan.facts.unread_text = scan.facts.executes = true;
-            scan.facts.kind = routing::StatementClass::write;
-          }
-          break;
-        }
-        if (ClientStatement* statement = client.find_statement(head.statement))
-          note(&scan, current_facts(worker, client, *statement));
-        break;
-      }
-      case fe::kDescribe:
-      case fe::kClose: {
-        const auto describe = wire::peek_describe(frame.body, payload);
-        if (!describe) return malformed(describe.error().message);
-        break;
-      }
-      case fe::kExecute: {
-        const auto execute = wire::peek_execute(frame.body, payload);
-        if (!execute) return malformed(execute.error().message);
         break;
       }
       default: break;
     }
-
     if (!frame.complete) {
-      scan.streams = frame.size - (bytes.size() - at);
+      scan->streams = frame.size - (bytes.size() - at);
       return batch(bytes.size());
     }
     at += frame.size;
@@ -326,16 +366,16 @@ Scan scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may
     if (frame.type == fe::kFlush) {
       if (at == frame.size &&
           (client.server == nullptr || !client.server->pipeline.open_sequence())) {
-        scan.what = Scan::What::nothing;
-        scan.size = at;
-        return scan;
+        scan->what = Scan::What::nothing;
+        scan->size = at;
+        return;
       }
       // The sequence goes on after this, with what nobody knows yet: only the primary takes everything.
-      scan.facts.open_ended = true;
+      scan->facts.open_ended = true;
       return batch(at);
     }
     if (at > limit) {
-      scan.facts.too_large = true;
+      scan->facts.too_large = true;
       return batch(at);
     }
   }
@@ -385,11 +425,12 @@ bool prepare_session(Worker& worker, Client& client, Server& server, std::string
   return !must_be_certain && client.state() != ClientState::login;
 }
 
-void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::string prefix) {
+void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::string_view prefix,
+                   std::span<const BatchMessage> seen) {
   Server& server = *client.server;
   wire::Pipeline& pipeline = server.pipeline;
   Gather gather(worker.scratch());
-  if (!prefix.empty()) gather.ours([&prefix](std::string& out) { out += prefix; });
+  if (!prefix.empty()) gather.ours([prefix](std::string& out) { out += prefix; });
 
   const auto make_room = [&] {
     const auto limit = static_cast<std::size_t>(worker.settings().pool_max_prepared_statements);
@@ -435,9 +476,9 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
     pipeline.sent({Request::parse, For::nobody});
     worker.count().prepared_parses_injected.add();
   };
-  const auto find = [&](std::string_view name) -> pool::PreparedRef {
+  const auto find = [&](std::string_view name) -> const pool::PreparedRef* {
     const ClientStatement* found = client.find_statement(name);
-    return found == nullptr ? nullptr : found->statement;
+    return found == nullptr ? nullptr : &found->statement;
   };
 
   if (server.in_flight.size() == pipeline.ready_owed()) {
@@ -472,24 +513,32 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
 
   std::size_t at = 0, passed = 0;  // bytes[passed, at) go as they are
   const auto pass_before = [&] {
-    gather.pass(bytes.substr(passed, at - passed));
+    gather.pass({bytes.data() + passed, at - passed});
     passed = at;
   };
-  while (at < bytes.size()) {
-    wire::Frame frame;
-    const wire::Cut cut = wire::cut(bytes.substr(at), &frame);
-    ENSURE(cut == wire::Cut::frame);
+  std::optional<BatchMessage> again;
+  std::string problem;
+  for (std::size_t number = 0; at < bytes.size(); ++number) {
+    if (number >= seen.size()) {
+      again.emplace();
+      ENSURE(wire::cut(bytes.substr(at), &again->frame) == wire::Cut::frame);
+      ENSURE(read_names(&*again, &problem) == Read::whole);
+    }
+    const BatchMessage& message = number < seen.size() ? seen[number] : *again;
+    const wire::Frame& frame = message.frame;
     const std::size_t payload = frame.size - wire::kHeaderSize;
     const std::size_t here = std::min(frame.size, bytes.size() - at);
     switch (frame.type) {
       case fe::kQuery:
         client.forget_unnamed();
         server.unnamed_version = 0;
-        if (client.prepared && !client.prepared->deallocates.empty()) {
+        if (client.prepared && client.prepared->deallocating) {
           // DEALLOCATE of a statement that was prepared over the protocol: by its name on the server, which
           // answers as it would have.
-          const std::string name = std::exchange(client.prepared->deallocates, {});
-          if (const pool::PreparedRef statement = find(name)) {
+          const FactsRef facts = std::move(client.prepared->deallocating);
+          const std::string& name = facts->deallocates_name;
+          if (const pool::PreparedRef* found = find(name)) {
+            const pool::PreparedRef statement = *found;
             pass_before();
             passed = at + frame.size;
             make_known(statement);
@@ -507,16 +556,14 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
       case fe::kFlush: break;
       case fe::kExecute: pipeline.sent({Request::execute}); break;
       case fe::kParse: {
-        const auto parse = wire::peek_parse(frame.body, payload);
-        const wire::ParseHead& head = **parse;
-        if (head.name.empty()) {
+        if (message.name.empty()) {
           // A statement too large to be kept is gone when the client changes servers: it has no facts.
           client.forget_unnamed();
           client.unnamed_version = worker.next_version();
           ClientPrepared& prepared = client.preparing();
           if (frame.complete) {
-            prepared.unnamed.assign(frame.body.substr(head.after_name));
-            prepared.unnamed_facts = classify(worker, client, head.text);
+            prepared.unnamed.assign(frame.body.substr(message.after_names));
+            prepared.unnamed_facts = classify(worker, client, message.text);
           }
           server.unnamed_version = pipeline.skipping() ? 0 : client.unnamed_version;
           pipeline.sent({Request::parse});
@@ -524,13 +571,13 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
         }
         pass_before();
         passed = at + frame.size;
-        if (client.find_statement(head.name) != nullptr) {
+        if (client.find_statement(message.name) != nullptr) {
           // Postgres would refuse it; a text that does not parse makes this server refuse it too, so that
           // the transaction fails on both sides, and its words are replaced by Postgres's for this case.
           std::string error;
           wire::append_error(error, {.severity = "ERROR",
                                      .sqlstate = wire::sqlstate::kDuplicatePreparedStatement,
-                                     .message = "prepared statement \"" + std::string(head.name) +
+                                     .message = "prepared statement \"" + std::string(message.name) +
                                                 "\" already exists"});
           if (!pipeline.skipping()) client.preparing().doomed.push_back(std::move(error));
           gather.ours([](std::string& out) {
@@ -540,63 +587,61 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
           break;
         }
         const pool::PreparedRef statement =
-            worker.shared().prepared.intern(frame.body.substr(head.after_name));
+            worker.shared().prepared.intern(frame.body.substr(message.after_names));
         const bool skipping = pipeline.skipping();
         if (!skipping) {
           ClientPrepared& prepared = client.preparing();
-          prepared.named[std::string(head.name)] = {statement, classify(worker, client, head.text),
+          prepared.named[std::string(message.name)] = {statement, classify(worker, client, message.text),
                                                     worker.catalog()->version()};
-          prepared.tentative.push_back({statement->id, std::string(head.name), {}, false});
+          prepared.tentative.push_back({statement->id, std::string(message.name), {}, false});
         }
         if (server.statements.touch(statement->id)) {
           pipeline.sent({Request::parse, For::local, statement->id});
         } else {
           make_room();
           gather.ours([&](std::string& out) {
-            wire::append_renamed_parse(out, head, statement->server_name, payload);
+            wire::append_renamed_parse(out, {.name = message.name}, statement->server_name, payload);
           });
-          passed = at + wire::kHeaderSize + head.after_name;
+          passed = at + wire::kHeaderSize + message.after_names;
           if (!skipping) server.statements.add(statement);
           pipeline.sent({Request::parse, For::client, statement->id});
         }
         break;
       }
       case fe::kBind: {
-        const auto bind = wire::peek_bind(frame.body, payload);
-        const wire::BindHead& head = **bind;
-        if (head.statement.empty()) {
+        if (message.name.empty()) {
           pass_before();
           make_unnamed_known();
-        } else if (const pool::PreparedRef statement = find(head.statement)) {
+        } else if (const pool::PreparedRef* found = find(message.name)) {
+          const pool::PreparedRef& statement = *found;
           pass_before();
           make_known(statement);
           gather.ours([&](std::string& out) {
-            wire::append_renamed_bind(out, head, statement->server_name, payload);
+            wire::append_renamed_bind(out, {message.portal, message.name}, statement->server_name, payload);
           });
-          passed = at + wire::kHeaderSize + head.after_names;
+          passed = at + wire::kHeaderSize + message.after_names;
           pipeline.sent({Request::bind, For::client, statement->id});
           break;
-        } else if (head.statement.starts_with(kOurNames)) {
+        } else if (message.name.starts_with(kOurNames)) {
           pass_before();
           gather.ours([&](std::string& out) {
-            wire::append_renamed_bind(out, head, kNoStatement, payload);
+            wire::append_renamed_bind(out, {message.portal, message.name}, kNoStatement, payload);
           });
-          passed = at + wire::kHeaderSize + head.after_names;
+          passed = at + wire::kHeaderSize + message.after_names;
         }
         pipeline.sent({Request::bind});
         break;
       }
       case fe::kDescribe: {
-        const auto describe = wire::peek_describe(frame.body, payload);
-        const wire::DescribeHead& head = **describe;
-        if (head.kind == wire::Named::portal) {
+        if (message.named == wire::Named::portal) {
           pipeline.sent({Request::describe_portal});
           break;
         }
-        if (head.name.empty()) {
+        if (message.name.empty()) {
           pass_before();
           make_unnamed_known();
-        } else if (const pool::PreparedRef statement = find(head.name)) {
+        } else if (const pool::PreparedRef* found = find(message.name)) {
+          const pool::PreparedRef& statement = *found;
           pass_before();
           make_known(statement);
           gather.ours([&](std::string& out) {
@@ -605,7 +650,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
           passed = at + frame.size;
           pipeline.sent({Request::describe_statement, For::client, statement->id});
           break;
-        } else if (head.name.starts_with(kOurNames)) {
+        } else if (message.name.starts_with(kOurNames)) {
           pass_before();
           gather.ours([&](std::string& out) {
             wire::append_describe(out, wire::Named::statement, kNoStatement);
@@ -616,15 +661,13 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
         break;
       }
       case fe::kClose: {
-        const auto close = wire::peek_describe(frame.body, payload);
-        const wire::DescribeHead& head = **close;
-        const pool::PreparedRef statement =
-            head.kind == wire::Named::statement && !head.name.empty() ? find(head.name) : nullptr;
-        if (statement == nullptr) {
-          if (head.kind == wire::Named::statement && head.name.empty()) {
+        const pool::PreparedRef* const known =
+            message.named == wire::Named::statement && !message.name.empty() ? find(message.name) : nullptr;
+        if (known == nullptr) {
+          if (message.named == wire::Named::statement && message.name.empty()) {
             client.forget_unnamed();
             server.unnamed_version = 0;
-          } else if (head.kind == wire::Named::statement && head.name.starts_with(kOurNames)) {
+          } else if (message.named == wire::Named::statement && message.name.starts_with(kOurNames)) {
             pass_before();
             gather.ours([&](std::string& out) {
               wire::append_close(out, wire::Named::statement, kNoStatement);
@@ -635,12 +678,13 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
           break;
         }
         // The server keeps it: somebody else may want the same text.
+        const pool::PreparedRef statement = *known;
         pass_before();
         passed = at + frame.size;
         if (!pipeline.skipping()) {
-          const auto found = client.prepared->named.find(head.name);
+          const auto found = client.prepared->named.find(message.name);
           client.prepared->tentative.push_back(
-              {statement->id, std::string(head.name), std::move(found->second), true});
+              {statement->id, std::string(message.name), std::move(found->second), true});
           client.prepared->last = nullptr;
           client.prepared->named.erase(found);
         }

@@ -2,10 +2,14 @@
 
 #include <cstddef>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 #include "proxy/server.h"
+#include "proxy/wire/framer.h"
+#include "proxy/wire/frontend.h"
 #include "routing/router.h"
 
 // The way from a client to a server: what a batch is, what it means, and how it is sent on. (The way
@@ -33,16 +37,30 @@ struct Scan {
   std::size_t streams = 0;
   routing::BatchFacts facts;
   Changes changes;
-  std::string deallocates_name;  // DEALLOCATE of one statement
+  std::shared_ptr<const routing::Facts> deallocating;  // DEALLOCATE of one statement, which it names
   bool unpins = false;
   bool deallocates = false;
   std::string problem;
 };
 
+// A message of a batch, and the names in it: looked for once, when the batch is scanned. Its views point
+// into the batch.
+struct BatchMessage {
+  wire::Frame frame;
+  std::string_view name;        // Parse, Bind, Describe, Close: the statement's or (`named`) the portal's
+  std::string_view text;        // Query, Parse
+  std::size_t after_names = 0;  // offset in the body: Parse, Bind
+  wire::Named named = wire::Named::statement;
+  bool text_complete = false;
+  std::string_view portal;      // Bind
+};
+static_assert(std::is_trivially_destructible_v<BatchMessage>);
+
 // Cuts one batch from `bytes`: a simple Query or a function call; or an extended sequence up to its Sync
 // or Flush, or (`may_grow` is false: a server is held anyway) as much of one as is here. Classifies every
-// statement in it. Changes nothing but the classifier's cache.
-Scan scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may_grow);
+// statement in it. Changes nothing but the classifier's cache, and Worker::batch_messages(): the first
+// messages of the batch, for forward_batch().
+void scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may_grow, Scan* scan);
 
 // True while the client's next batch must go to the server that it holds, whatever it is.
 bool must_stay(const Client& client);
@@ -57,7 +75,8 @@ bool prepare_session(Worker& worker, Client& client, Server& server, std::string
 
 // Sends the batch that stands in `bytes` to the client's server, with everything that it needs ahead of
 // it: session settings, prepared statements. Names of statements become the server's. `prefix` comes from
-// prepare_session().
-void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::string prefix);
+// prepare_session(). `seen` are the batch's first messages if these bytes have just been scanned.
+void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::string_view prefix,
+                   std::span<const BatchMessage> seen);
 
 }  // namespace proxy

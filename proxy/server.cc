@@ -193,7 +193,7 @@ void Server::on_readable() {
   }
   const std::span<char> buffer = worker_->read_buffer();
   const std::size_t kept = carry_.size();
-  std::memcpy(buffer.data(), carry_.data(), kept);
+  if (kept > 0) std::memcpy(buffer.data(), carry_.data(), kept);
   const net::Transfer got = socket_.read(buffer.subspan(kept, Worker::kReadSize));
   if (!got.moved()) {
     if (got.ended()) lose("the server closed the connection");
@@ -206,7 +206,11 @@ void Server::on_readable() {
   const std::size_t used = login != nullptr ? login->on_bytes(bytes) : relay(bytes);
   if (state == pool::ServerState::closing) return;
   if (login_.get() != login) return;  // it connects anew
-  carry_.assign(bytes.substr(used));
+  if (used < bytes.size()) {
+    carry_.assign(bytes.substr(used));
+  } else {
+    carry_.clear();
+  }
   if (login_ && login_->stage() == ServerLogin::Stage::done) {
     login_done();
     return;
@@ -226,7 +230,7 @@ void Server::login_done() {
   worker_->server_ready(*this);
 }
 
-void Server::reconcile() {
+void Server::drop_in_flight() {
   while (in_flight.size() > pipeline.ready_owed() + std::size_t{1})
     in_flight.erase(in_flight.begin() + 1);
 }
@@ -314,19 +318,24 @@ void Server::answer_locally() {
 std::size_t Server::relay(std::string_view bytes) {
   Outgoing out(bytes);
   std::size_t at = 0;
+  std::size_t run = 0;       // bytes[run, at) go to the client as they are
   bool spoiled = false;      // said something that nobody asked for
   std::string fatal;         // the server's last words
+  const auto skip_to = [&](std::size_t next) {
+    out.pass(run, at);
+    run = next;
+  };
 
   while (at < bytes.size()) {
     if (pass_left_ > 0) {
       const std::size_t here = std::min(pass_left_, bytes.size() - at);
-      if (!pass_swallow_) out.pass(at, at + here);
+      if (pass_swallow_) skip_to(at + here);
       pass_left_ -= here;
       at += here;
       continue;
     }
     wire::Frame frame;
-    const wire::Cut cut = wire::cut(bytes.substr(at), &frame);
+    const wire::Cut cut = wire::cut({bytes.data() + at, bytes.size() - at}, &frame);
     if (cut == wire::Cut::need_more) break;
     if (cut == wire::Cut::malformed) {
       spoiled = true;
@@ -335,13 +344,19 @@ std::size_t Server::relay(std::string_view bytes) {
     const bool small = frame.size <= kWhole;
     if (!frame.complete && small && frame.type != be::kDataRow && frame.type != be::kCopyData) break;
 
-    if (frame.type == be::kDataRow && pipeline.rows_are_due()) {
-      // By far the most frequent message, and nothing follows from it.
-      const std::size_t here = std::min(frame.size, bytes.size() - at);
-      out.pass(at, at + here);
+    const std::size_t here = std::min(frame.size, bytes.size() - at);
+    // How a transaction ended matters to settings made in it.
+    const bool matters = frame.type == be::kCommandComplete && session.on_trial();
+    if (!matters && pipeline.passes(frame.type)) {
       at += here;
-      pass_left_ = frame.size - here;
-      pass_swallow_ = false;
+      if (!frame.complete) {
+        pass_left_ = frame.size - here;
+        pass_swallow_ = false;
+      }
+      if (pipeline.local_is_due()) {
+        skip_to(at);
+        take_local([&out](std::string_view ours) { out.add(ours); });
+      }
       continue;
     }
     if (frame.type == be::kParameterStatus) {
@@ -368,7 +383,7 @@ std::size_t Server::relay(std::string_view bytes) {
           swallow = true;
           break;
         }
-        swallow = on_error(*verdict.answered, error, &instead);
+        swallow = on_error(verdict.answered, error, &instead);
         break;
       }
       case be::kParameterStatus:
@@ -377,7 +392,7 @@ std::size_t Server::relay(std::string_view bytes) {
         break;
       case be::kParseComplete:
       case be::kCloseComplete:
-        if (client != nullptr && verdict.answered->whom != For::nobody) settle(verdict.answered->tag);
+        if (client != nullptr && verdict.answered.whom != For::nobody) settle(verdict.answered.tag);
         break;
       case be::kCommandComplete:
         if (status != 'I' && session.on_trial()) {
@@ -391,22 +406,28 @@ std::size_t Server::relay(std::string_view bytes) {
           spoiled = true;
           break;
         }
-        on_ready(frame.body[0], verdict.answered->whom);
+        on_ready(frame.body[0], verdict.answered.whom);
         break;
       case be::kCopyInResponse: reconcile(); break;
       default: break;
     }
     if (spoiled || !fatal.empty() || !replay_error_.empty()) break;
 
-    const std::size_t here = std::min(frame.size, bytes.size() - at);
-    if (!swallow) out.pass(at, at + here);
-    if (!instead.empty()) out.add(instead);
+    if (swallow) skip_to(at + here);
     at += here;
+    if (!instead.empty()) {
+      skip_to(at);
+      out.add(instead);
+    }
     pass_left_ = frame.size - here;
     pass_swallow_ = swallow;
 
-    if (pipeline.local_is_due()) take_local([&out](std::string_view ours) { out.add(ours); });
+    if (pipeline.local_is_due()) {
+      skip_to(at);
+      take_local([&out](std::string_view ours) { out.add(ours); });
+    }
   }
+  out.pass(run, std::max(run, at));
 
   if (client != nullptr) {
     if (const auto parts = out.parts(); !parts.empty()) client->send(parts);

@@ -135,7 +135,9 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   // Terminate, if it fits: Postgres then ends the session without a line in its log.
   void say_goodbye();
   // in_flight has one entry per ReadyForQuery that is owed, and one more while a sequence is open.
-  void reconcile();
+  void reconcile() {
+    if (in_flight.size() > pipeline.ready_owed() + std::size_t{1}) drop_in_flight();
+  }
   // After a batch was forwarded: gives the answers that no byte of the server's has to wait for.
   void answer_locally();
   void lose(std::string_view why);
@@ -160,6 +162,7 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   bool on_error(const wire::Pipeline::Entry& failed, const wire::ErrorFields& error,
                 std::string_view* instead);
   void on_ready(char new_status, wire::For whom);
+  void drop_in_flight();
   void after_answers();
   template <class Add>
   void take_local(Add add);

@@ -136,6 +136,21 @@ void Worker::take_client(NewClient&& message) {
       std::move(message.socket));
 }
 
+void Worker::client_joined(Client& client) {
+  slots_[client.id().slot].state = client.state();
+  ++state_counts_[static_cast<std::size_t>(client.state())];
+  logging_in_.push_back(client);
+}
+
+void Worker::client_moved(Client& client, ClientState from) {
+  const ClientState to = client.state();
+  slots_[client.id().slot].state = to;
+  --state_counts_[static_cast<std::size_t>(from)];
+  ++state_counts_[static_cast<std::size_t>(to)];
+  if (ClientList* list = list_of(from)) list->remove(client);
+  if (ClientList* list = list_of(to)) list->push_back(client);
+}
+
 void Worker::client_opened(Client& client, const std::string& peer) {
   if (settings_->log_connections)
     log_info(client.who() + " peer=" + peer + " tenant=" + client.tenant->name + " opened");
@@ -228,6 +243,7 @@ void Worker::configure(Identity& identity) {
   identity.cluster = database.cluster;
   identity.dbname = database.dbname.empty() ? identity.database : database.dbname;
   identity.mode = started_mode_;
+  identity.state = topology_->find(identity.cluster);
   identity.pool_size = settings_->pool_size;
   const auto override_with = [&identity](const auto& section) {
     if (section.pool_mode) identity.mode = *section.pool_mode;
@@ -240,14 +256,7 @@ void Worker::configure(Identity& identity) {
     if (pool) pool->budget().set_limit(identity.pool_size);
 }
 
-const routing::ClusterState* Worker::cluster(const Identity& identity) const {
-  // One cluster is the common case, and the names are compared only when there are more.
-  if (topology_->clusters.size() == 1 && topology_->clusters[0].name == identity.cluster)
-    return &topology_->clusters[0];
-  return topology_->find(identity.cluster);
-}
-
-pool::Pool& Worker::pool(Identity& identity, routing::NodeId node) {
+pool::Pool& Worker::make_pool(Identity& identity, routing::NodeId node) {
   const std::size_t at = routing::index(node);
   if (identity.pools.size() <= at) identity.pools.resize(at + 1);
   std::unique_ptr<pool::Pool>& pool = identity.pools[at];
@@ -259,8 +268,7 @@ pool::Pool& Worker::pool(Identity& identity, routing::NodeId node) {
   return *pool;
 }
 
-std::uint64_t Worker::excluded(const routing::ClusterState& cluster) {
-  if (!nodes_failing_) return 0;
+std::uint64_t Worker::find_excluded(const routing::ClusterState& cluster) {
   std::uint64_t bits = 0;
 
   const std::size_t count = std::min<std::size_t>(cluster.nodes.size(), 64);
@@ -302,15 +310,13 @@ void Worker::want_sample(const Identity& identity) {
   shared_.tell_control(SampleWanted{identity.cluster});
 }
 
-bool Worker::stale(Server& server) const {
-  if (server.looked_at == topology_->version && server.looked_at != 0) return server.is_stale;
+void Worker::look_at(Server& server) const {
   server.looked_at = topology_->version;
   server.role = role_of(server.identity(), server.node_id());
   server.is_stale = true;
   for (const routing::ClusterState& state : topology_->clusters)
     if (const routing::NodeState* node = state.find(server.node_id()))
       server.is_stale = node->incarnation != server.incarnation();
-  return server.is_stale;
 }
 
 Worker::Placed Worker::place(Client& client) {
@@ -967,10 +973,7 @@ void Worker::after_turn() {
 
 void Worker::bury() {
   // Destructors may retire others: the lists are swapped out before they are emptied.
-  for (auto batch = std::exchange(dead_clients_, {}); auto& one : batch) {
-    clients(ClientState::closing).remove(*one);
-    one.reset();
-  }
+  for (auto batch = std::exchange(dead_clients_, {}); auto& one : batch) one.reset();
   for (auto batch = std::exchange(dead_servers_, {}); auto& one : batch) one.reset();
   for (auto batch = std::exchange(dead_cancellers_, {}); auto& one : batch) one.reset();
 }
@@ -984,7 +987,7 @@ void Worker::tick() {
     check_servers();
     update_gauges();
   }
-  const bool somebody_waits = !retry_.empty() || clients(ClientState::waiting).size() > 0;
+  const bool somebody_waits = !retry_.empty() || count(ClientState::waiting) > 0;
   if (busy_tick_ && !somebody_waits) {
     busy_tick_ = false;
     tick_.every(kIdleTick);
@@ -996,16 +999,15 @@ void Worker::check_deadlines() {
   const Instant at = now();
   std::vector<std::pair<Client*, pool::Refusal>> late;
   for (const ClientState state : {ClientState::waiting, ClientState::login})
-    for (Client* client = clients(state).front(); client != nullptr;
-         client = clients(state).after(*client)) {
-      if (client->waiting_for == WaitingFor::nothing) continue;
-      const auto waited = at - client->waiting_since;
-      if (client->waiting_for == WaitingFor::node && waited > settings_->routing_primary_wait) {
-        late.emplace_back(client, pool::Refusal::no_primary);
-      } else if (waited > settings_->pool_queue_timeout && client->server == nullptr) {
-        late.emplace_back(client, pool::Refusal::queue_timeout);
+    each_client(state, [&](Client& client) {
+      if (client.waiting_for == WaitingFor::nothing) return;
+      const auto waited = at - client.waiting_since;
+      if (client.waiting_for == WaitingFor::node && waited > settings_->routing_primary_wait) {
+        late.emplace_back(&client, pool::Refusal::no_primary);
+      } else if (waited > settings_->pool_queue_timeout && client.server == nullptr) {
+        late.emplace_back(&client, pool::Refusal::queue_timeout);
       }
-    }
+    });
   for (const auto& [client, why] : late) {
     if (client->state() != ClientState::waiting && client->state() != ClientState::login) continue;
     stop_waiting(*client);
@@ -1037,9 +1039,9 @@ void Worker::check_clients() {
   };
   std::vector<Verdict> verdicts;
   const auto look = [&](ClientState state, auto&& judge) {
-    for (Client* client = clients(state).front(); client != nullptr;
-         client = clients(state).after(*client))
-      if (const std::optional<ClientEnd> end = judge(*client)) verdicts.push_back({client, *end});
+    each_client(state, [&](Client& client) {
+      if (const std::optional<ClientEnd> end = judge(client)) verdicts.push_back({&client, *end});
+    });
   };
   look(ClientState::login, [&](Client& client) -> std::optional<ClientEnd> {
     if (client.login() != nullptr) client.login()->ask_again();
@@ -1150,9 +1152,9 @@ void Worker::check_servers() {
 }
 
 void Worker::update_gauges() {
-  metrics_->clients_idle.set(static_cast<std::int64_t>(clients(ClientState::idle).size()));
-  metrics_->clients_active.set(static_cast<std::int64_t>(clients(ClientState::active).size()));
-  metrics_->clients_waiting.set(static_cast<std::int64_t>(clients(ClientState::waiting).size()));
+  metrics_->clients_idle.set(static_cast<std::int64_t>(count(ClientState::idle)));
+  metrics_->clients_active.set(static_cast<std::int64_t>(count(ClientState::active)));
+  metrics_->clients_waiting.set(static_cast<std::int64_t>(count(ClientState::waiting)));
   std::int64_t idle = 0, active = 0, connecting = 0;
   for (const auto& [key, identity] : identities_)
     for (const auto& its_pool : identity->pools) {
@@ -1173,6 +1175,7 @@ void Worker::update_gauges() {
 
 void Worker::topology_changed(std::shared_ptr<const routing::Topology> topology) {
   topology_ = std::move(topology);
+  for (const auto& [key, identity] : identities_) identity->state = topology_->find(identity->cluster);
   // After a switch nothing is left that could write to the old primary.
   std::vector<Server*> cut;
   for (const auto& [address, server] : servers_) {
@@ -1213,8 +1216,7 @@ void Worker::begin_drain() {
   draining_ = true;
   std::vector<Client*> idle;
   for (const ClientState state : {ClientState::login, ClientState::idle})
-    for (Client* client = clients(state).front(); client != nullptr; client = clients(state).after(*client))
-      idle.push_back(client);
+    each_client(state, [&idle](Client& client) { idle.push_back(&client); });
   for (Client* client : idle) {
     if (client->state() == ClientState::closing) continue;
     client->fatal(ClientEnd::draining, wire::sqlstate::kAdminShutdown,
@@ -1224,7 +1226,7 @@ void Worker::begin_drain() {
 }
 
 void Worker::drain_step() {
-  if (drained_ || live_clients_ > clients(ClientState::console).size()) return;
+  if (drained_ || live_clients_ > count(ClientState::console)) return;
   drained_ = true;
   shared_.tell_control(WorkerDrained{number_});
 }

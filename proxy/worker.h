@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -20,6 +21,7 @@
 #include "proxy/net/loop.h"
 #include "proxy/net/mailbox.h"
 #include "proxy/net/tls.h"
+#include "proxy/relay.h"
 #include "proxy/server.h"
 #include "proxy/shared.h"
 #include "routing/classifier.h"
@@ -44,6 +46,7 @@ struct Identity {
   std::string cluster;
   conf::PoolMode mode = conf::PoolMode::transaction;
   std::int64_t pool_size = 0;
+  const routing::ClusterState* state = nullptr;  // its cluster in the worker's topology; null: not in it
   std::vector<std::unique_ptr<pool::Pool>> pools;  // by node number
   // What Postgres tells a client with these start-up settings (ParameterStatus messages).
   std::unordered_map<pool::SettingsRef, std::string> welcomes;
@@ -94,9 +97,21 @@ class Worker {
 
   // --- clients --------------------------------------------------------------------------------------
   Client* find(const ClientId& id);
-  pool::List<Client, &Client::in_worker>& clients(ClientState state) {
-    return clients_[static_cast<std::size_t>(state)];
+  std::size_t count(ClientState state) const { return state_counts_[static_cast<std::size_t>(state)]; }
+  // Calls see(Client&) for each client of a state, oldest first where that matters (login, waiting). `see`
+  // changes nobody's state.
+  template <class See>
+  void each_client(ClientState state, See&& see) {
+    if (auto* list = list_of(state)) {
+      for (Client* client = list->front(); client != nullptr; client = list->after(*client)) see(*client);
+      return;
+    }
+    for (const Slot& slot : slots_)
+      if (slot.client && slot.state == state) see(*slot.client);
   }
+  // For Client alone: it is new, or has moved.
+  void client_joined(Client& client);
+  void client_moved(Client& client, ClientState from);
   // Closes now, frees at the end of the turn. The caller returns without touching it again.
   void retire(Client& client, ClientEnd why, std::string_view text = {});
   void retire(Server& server, ServerEnd why, std::string_view text = {});
@@ -108,18 +123,26 @@ class Worker {
   void release_later(Server& server) { released_servers_.push_back(&server); }
   void part(Client& client, Server& server);
   std::vector<ParsedHere>& parsed_here() { return parsed_here_; }
+  std::vector<BatchMessage>& batch_messages() { return batch_messages_; }
   void forget_again(net::SocketOwner& owner);
 
   // --- statements -----------------------------------------------------------------------------------
   Identity* identity(const std::string& database, const std::string& user);
-  const routing::ClusterState* cluster(const Identity& identity) const;
-  pool::Pool& pool(Identity& identity, routing::NodeId node);
+  const routing::ClusterState* cluster(const Identity& identity) const { return identity.state; }
+  pool::Pool& pool(Identity& identity, routing::NodeId node) {
+    const std::size_t at = routing::index(node);
+    return at < identity.pools.size() && identity.pools[at] ? *identity.pools[at]
+                                                            : make_pool(identity, node);
+  }
   // Finds a server for the client's batch (Client::batch). It is linked now; or it waits in a queue, and
   // will be linked and told (Client::forward_waiting); or Client::refuse() has the reason.
   enum class Placed : std::uint8_t { linked, waits, refused };
   Placed place(Client& client);
   // The node has been down, restarted or changed its role since this server connected: no new work for it.
-  bool stale(Server& server) const;
+  bool stale(Server& server) const {
+    if (server.looked_at != topology_->version || server.looked_at == 0) look_at(server);
+    return server.is_stale;
+  }
   void client_opened(Client& client, const std::string& peer);
   std::uint32_t new_cancel_secret();
   // A server has finished for its client (unlinked already) and is clean.
@@ -135,7 +158,9 @@ class Worker {
   // Leaves whatever queue the client is in.
   void stop_waiting(Client& client);
   // Which nodes of the cluster have just failed here: a bit per position, for the chooser.
-  std::uint64_t excluded(const routing::ClusterState& cluster);
+  std::uint64_t excluded(const routing::ClusterState& cluster) {
+    return nodes_failing_ ? find_excluded(cluster) : 0;
+  }
   routing::NodeRole role_of(const Identity& identity, routing::NodeId node) const;
   metrics::StatementSeries& series(Client& client, const Server& server,
                                    routing::StatementClass kind);
@@ -153,6 +178,9 @@ class Worker {
   std::size_t connected_clients() const { return live_clients_; }
 
  private:
+  pool::Pool& make_pool(Identity& identity, routing::NodeId node);
+  void look_at(Server& server) const;
+  std::uint64_t find_excluded(const routing::ClusterState& cluster);
   void run();
   void receive(WorkerMessage&& message);
   void take_client(NewClient&& message);
@@ -208,12 +236,20 @@ class Worker {
   struct Slot {
     std::unique_ptr<Client> client;
     std::uint32_t generation = 0;
+    ClientState state = ClientState::closing;  // the client's, so that looking for some touches no others
   };
   std::vector<Slot> slots_;
   std::vector<std::uint32_t> free_slots_;
   std::size_t live_clients_ = 0;
   std::atomic<std::int64_t> client_count_{0};
-  pool::List<Client, &Client::in_worker> clients_[6];
+  using ClientList = pool::List<Client, &Client::in_worker>;
+  ClientList* list_of(ClientState state) {
+    return state == ClientState::login     ? &logging_in_
+           : state == ClientState::waiting ? &waiting_
+                                           : nullptr;
+  }
+  ClientList logging_in_, waiting_;
+  std::array<std::size_t, 6> state_counts_{};
   pool::List<Client, &Client::in_retry> retry_;  // waiting for a tenant's rate, or for a node
 
   std::unordered_map<std::string, std::unique_ptr<Identity>> identities_;
@@ -228,6 +264,7 @@ class Worker {
   std::vector<const Server*> broken_servers_, released_servers_;
   std::vector<std::pair<const Server*, std::string>> failed_starts_;
   std::vector<ParsedHere> parsed_here_;
+  std::vector<BatchMessage> batch_messages_;
   bool nodes_failing_ = false;  // some backoff is not at rest
   bool busy_tick_ = false;
   conf::Instant last_sample_wanted_{};

@@ -28,12 +28,39 @@ constexpr std::uint32_t kNoiseMicros = 1024;
 
 std::uint32_t coarse(std::uint32_t us) { return std::bit_floor(std::max(us, kNoiseMicros)); }
 
-std::uint64_t cost(const NodeLoads& loads, const NodeState& node, std::uint32_t when_unknown) {
-  const std::uint32_t known = latency(loads, node);
+std::uint64_t cost(const NodeLoads& loads, const NodeState& node, std::uint32_t us) {
   const std::int32_t in_flight =
       loads[index(node.id)].in_flight.load(std::memory_order_relaxed);
-  return std::uint64_t{coarse(known == 0 ? when_unknown : known)} *
-         (static_cast<std::uint64_t>(std::max(in_flight, 0)) + 1);
+  return std::uint64_t{coarse(us)} * (static_cast<std::uint64_t>(std::max(in_flight, 0)) + 1);
+}
+
+// A node without any latency yet counts as the fastest, so that it is tried.
+std::uint32_t fastest(const NodeLoads& loads, const ClusterState& cluster,
+                      std::span<const std::uint16_t> places) {
+  std::uint32_t least = 0;
+  for (const std::uint16_t place : places) {
+    const std::uint32_t us = latency(loads, cluster.nodes[place]);
+    if (us != 0 && (least == 0 || us < least)) least = us;
+  }
+  return least;
+}
+
+// The less busy of two that are drawn.
+ReadChoice choose(const ClusterState& cluster, std::span<const std::uint16_t> places,
+                  const NodeLoads& loads, std::minstd_rand& random) {
+  const std::size_t first = draw(random, places.size());
+  const NodeState& a = cluster.nodes[places[first]];
+  if (places.size() == 1) return {a.id, ReadReason::fresh_replica};
+  const std::size_t other = draw(random, places.size() - 1);
+  const NodeState& b = cluster.nodes[places[other + (other >= first ? 1 : 0)]];
+  if (draw(random, kExploreOneIn) == 0) return {a.id, ReadReason::fresh_replica};
+  std::uint32_t a_us = latency(loads, a), b_us = latency(loads, b);
+  if (a_us == 0 || b_us == 0) [[unlikely]] {
+    const std::uint32_t least = fastest(loads, cluster, places);
+    if (a_us == 0) a_us = least;
+    if (b_us == 0) b_us = least;
+  }
+  return {cost(loads, b, b_us) < cost(loads, a, a_us) ? b.id : a.id, ReadReason::fresh_replica};
 }
 
 }  // namespace
@@ -66,6 +93,9 @@ std::string_view name(ReadReason r) {
 
 ReadChoice choose_replica(const ClusterState& cluster, const ReadNeeds& needs,
                           const NodeLoads& loads, std::minstd_rand& random) {
+  if (needs.floor == Lsn{} && needs.excluded == 0 && !cluster.serving.empty())
+    return choose(cluster, cluster.serving, loads, random);
+
   const NodeState* const primary = cluster.primary ? cluster.find(*cluster.primary) : nullptr;
   // A position on another timeline says nothing about this one's (CONSISTENCY.md, timelines, 3).
   const auto follows = [primary](const NodeState& node) {
@@ -75,7 +105,6 @@ ReadChoice choose_replica(const ClusterState& cluster, const ReadNeeds& needs,
 
   std::array<std::uint16_t, kMaxNodes> eligible;  // places in cluster.nodes
   std::size_t count = 0;
-  std::uint32_t fastest = 0;
   bool any_replica = false, any_up = false, any_close = false;
   for (std::size_t i = 0; i < std::min(cluster.nodes.size(), kMaxNodes); ++i) {
     const NodeState& node = cluster.nodes[i];
@@ -84,28 +113,16 @@ ReadChoice choose_replica(const ClusterState& cluster, const ReadNeeds& needs,
     if (node.health != NodeHealth::up || node.ips.empty()) continue;
     if (i < 64 && (needs.excluded >> i & 1) != 0) continue;
     any_up = true;
-    if (!node.lag_ok) continue;
+    if (!cluster.serves_reads(node)) continue;
     any_close = true;
     if (needs.floor != Lsn{} && (node.replayed < needs.floor || !follows(node))) continue;
     eligible[count++] = static_cast<std::uint16_t>(i);
-    const std::uint32_t us = latency(loads, node);
-    if (us != 0 && (fastest == 0 || us < fastest)) fastest = us;
   }
   if (!any_replica) return {std::nullopt, ReadReason::no_replica};
   if (!any_up) return {std::nullopt, ReadReason::no_replica_up};
   if (!any_close) return {std::nullopt, ReadReason::all_lagging};
   if (count == 0) return {std::nullopt, ReadReason::none_has_replayed};
-
-  const std::size_t first = draw(random, count);
-  const NodeState& a = cluster.nodes[eligible[first]];
-  if (count == 1) return {a.id, ReadReason::fresh_replica};
-  const std::size_t other = draw(random, count - 1);
-  const NodeState& b = cluster.nodes[eligible[other + (other >= first ? 1 : 0)]];
-  if (draw(random, kExploreOneIn) == 0) return {a.id, ReadReason::fresh_replica};
-  // A node without any latency yet counts as the fastest, so that it is tried.
-  const std::uint32_t when_unknown = std::max<std::uint32_t>(fastest, 1);
-  const bool b_is_less_busy = cost(loads, b, when_unknown) < cost(loads, a, when_unknown);
-  return {b_is_less_busy ? b.id : a.id, ReadReason::fresh_replica};
+  return choose(cluster, std::span(eligible).first(count), loads, random);
 }
 
 }  // namespace routing

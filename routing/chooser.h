@@ -54,7 +54,8 @@ struct ReadChoice {
 // latency x (in flight + 1) wins; two random choices are nearly as even as always taking the best,
 // and workers that cannot see each other do not all pick the same node
 // (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001).
-// Pure but for `random`. Cost: one pass over the nodes, no allocation.
+// Pure but for `random`. Cost: two draws when the cluster's serving replicas are known and the session
+// needs no more than that; else one pass over the nodes. No allocation.
 ReadChoice choose_replica(const ClusterState& cluster, const ReadNeeds& needs,
                           const NodeLoads& loads, std::minstd_rand& random);
 

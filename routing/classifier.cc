@@ -142,6 +142,10 @@ struct Classifier::Impl {
     return answer;
   }
 
+  const FactsPtr& remember(Cache& cache, const Digest& d, Facts facts) {
+    facts.look_plain();
+    return remember(cache, d, std::make_shared<const Facts>(std::move(facts)));
+  }
   const FactsPtr& remember(Cache& cache, const Digest& d, FactsPtr facts) {
     bool evicted = false;
     const FactsPtr& kept = cache.put(d, std::move(facts), evicted).facts;
@@ -172,12 +176,11 @@ const FactsPtr& Classifier::Impl::miss(std::string_view sql, bool standard_strin
   const GrammarText alike = alike_text(sql, standard_strings);
   if (alike.tokens > kMaxGrammarTokens || alike.depth > kMaxGrammarDepth) {
     return remember(by_digest, d,
-                    std::make_shared<const Facts>(refused(
-                        ClassReason::too_long, pins_by_words(sql, standard_strings), d.shown)));
+                    refused(ClassReason::too_long, pins_by_words(sql, standard_strings), d.shown));
   }
   if (find_facts(alike.sql, *catalog, facts)) {
     if (!facts.depends_on_literals) {
-      return remember(by_digest, d, std::make_shared<const Facts>(std::move(facts)));
+      return remember(by_digest, d, std::move(facts));
     }
     remember(by_digest, d, by_literals);
   }
@@ -189,7 +192,7 @@ const FactsPtr& Classifier::Impl::miss(std::string_view sql, bool standard_strin
     ++counters.unparsed;
     facts = refused(ClassReason::unparsed, pins_by_words(sql, standard_strings), d.shown);
   }
-  return remember(by_text, exact, std::make_shared<const Facts>(std::move(facts)));
+  return remember(by_text, exact, std::move(facts));
 }
 
 Classifier::Classifier(Limits limits) : impl_(std::make_unique<Impl>()) {

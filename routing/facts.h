@@ -109,7 +109,13 @@ struct Facts {
   TransactionStep step = TransactionStep::none;  // the last one that is not none
   std::uint64_t digest = 0;
   std::vector<SettingChange> settings;
+  // Nothing but its class matters: true only where look_plain() has seen to it. What most statements are.
+  bool plain = false;
 
+  void look_plain() {
+    plain = pins == Pin::none && !unpins_all && !serializable && !deallocates_all &&
+            deallocates_name.empty() && step == TransactionStep::none && settings.empty();
+  }
   bool is_read() const { return kind == StatementClass::read || kind == StatementClass::empty; }
 };
 

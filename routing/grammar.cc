@@ -108,7 +108,7 @@ Kind kind_of(std::string_view node) {
 char ascii_lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
 
 std::string folded(std::string s) {
-  std::transform(s.begin(), s.end(), s.begin(), lower);
+  std::transform(s.begin(), s.end(), s.begin(), ascii_lower);
   return s;
 }
 

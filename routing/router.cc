@@ -93,7 +93,7 @@ Lsn read_floor(const SessionState& session) {
   return counts ? session.floor.lsn : Lsn{};
 }
 
-void BatchFacts::add(const Facts& facts) {
+void BatchFacts::add_rest(const Facts& facts) {
   const bool only_read_so_far =
       step == TransactionStep::none && kind <= StatementClass::read && !any(pins);
   if (facts.step != TransactionStep::none) {
@@ -106,11 +106,6 @@ void BatchFacts::add(const Facts& facts) {
     }
   }
   if (touches_modes(facts)) begins_first = false;
-
-  if (facts.kind > kind || (kind == StatementClass::empty && facts.kind == kind)) {
-    kind = facts.kind;
-    why = facts.why;
-  }
   pins |= facts.pins;
   serializable |= facts.serializable;
 }

@@ -83,7 +83,24 @@ struct BatchFacts {
   bool unread_text = false;  // a text so large that nobody has read it: it may have done anything
   bool executes = false;     // something in it runs; else it only parses
   bool open_ended = false;  // ends with a Flush: what follows in the sequence is not known yet
-  void add(const Facts& facts);  // in the order of the batch
+  void add(const Facts& facts) {  // in the order of the batch
+    if (!facts.plain) add_rest(facts);
+    add_kind(facts);
+  }
+  // A statement that does not run yet: only where it must go counts.
+  void add_parsed(const Facts& facts) {
+    serializable |= facts.serializable;
+    add_kind(facts);
+  }
+
+ private:
+  void add_kind(const Facts& facts) {
+    if (facts.kind > kind || (kind == StatementClass::empty && facts.kind == kind)) {
+      kind = facts.kind;
+      why = facts.why;
+    }
+  }
+  void add_rest(const Facts& facts);
 };
 
 // The rules, in order (README.md gives their reasons). Pure; a dozen comparisons, no allocation.

@@ -1,5 +1,7 @@
 #include "routing/topology.h"
 
+#include <algorithm>
+
 namespace routing {
 
 std::string_view name(NodeRole role) {
@@ -18,6 +20,12 @@ std::string_view name(NodeHealth health) {
     case NodeHealth::down: return "down";
   }
   return "unknown";
+}
+
+void ClusterState::find_serving() {
+  serving.clear();
+  for (std::size_t i = 0; i < std::min(nodes.size(), kMaxNodes); ++i)
+    if (serves_reads(nodes[i])) serving.push_back(static_cast<std::uint16_t>(i));
 }
 
 }  // namespace routing

@@ -51,6 +51,10 @@ struct ClusterState {
   std::string name;
   std::vector<NodeState> nodes;
   std::optional<NodeId> primary;  // the accepted primary: the only node that is ever written to
+  // Places in `nodes` of the replicas that may serve any read whose session has not written: filled by
+  // find_serving() when the snapshot is complete, so that nobody goes through all nodes per statement.
+  std::vector<std::uint16_t> serving;
+  void find_serving();
 
   // Sampled floors (CONSISTENCY.md): the newest sample of the primary's insert position that has
   // been answered. Samples are numbered when they are sent.
@@ -61,6 +65,11 @@ struct ClusterState {
   // answer to a COMMIT.
   std::shared_ptr<std::atomic<std::uint64_t>> samples_sent;
 
+  // A replica other than the accepted primary, up, reachable and within max_lag.
+  bool serves_reads(const NodeState& node) const {
+    return node.role == NodeRole::replica && node.health == NodeHealth::up && !node.ips.empty() &&
+           node.lag_ok && primary != node.id;
+  }
   const NodeState* find(NodeId id) const {
     for (const NodeState& node : nodes)
       if (node.id == id) return &node;

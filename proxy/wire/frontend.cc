@@ -1,5 +1,7 @@
 #include "proxy/wire/frontend.h"
 
+#include <algorithm>
+
 namespace wire {
 namespace {
 
@@ -135,9 +137,23 @@ void append_renamed_parse(std::string& out, const ParseHead& head, std::string_v
 void append_renamed_bind(std::string& out, const BindHead& head, std::string_view new_statement,
                          std::size_t payload_size) {
   ENSURE(rename_fits(payload_size, head.statement, new_statement));
+  const std::size_t size = kHeaderSize + head.portal.size() + 1 + new_statement.size() + 1;
+  const auto length = static_cast<std::uint32_t>(4 + payload_size - head.statement.size() +
+                                                 new_statement.size());
+  // In one piece if it is short: this is the path of every execution of a prepared statement.
+  char piece[128];
+  if (size <= sizeof piece) {
+    piece[0] = frontend::kBind;
+    store_u32(piece + 1, length);
+    char* to = std::copy_n(head.portal.data(), head.portal.size(), piece + kHeaderSize);
+    *to++ = '\0';
+    to = std::copy_n(new_statement.data(), new_statement.size(), to);
+    *to = '\0';
+    out.append(piece, size);
+    return;
+  }
   out.push_back(frontend::kBind);
-  append_u32(out, static_cast<std::uint32_t>(4 + payload_size - head.statement.size() +
-                                             new_statement.size()));
+  append_u32(out, length);
   out.append(head.portal).push_back('\0');
   out.append(new_statement).push_back('\0');
 }

@@ -58,6 +58,28 @@ struct ExecuteHead {
 };
 Peek<ExecuteHead> peek_execute(std::string_view available, std::size_t payload_size);
 
+// The same for payloads that are whole and as drivers send them, at a tenth of the cost. False: ask the
+// peek_...(), which know everything else and what to say about it.
+inline bool quick_bind(std::string_view payload, BindHead* head) {
+  const std::size_t portal = payload.starts_with('\0') ? 0 : payload.find('\0');
+  if (portal == std::string_view::npos) return false;
+  const std::size_t statement = payload.find('\0', portal + 1);
+  if (statement == std::string_view::npos) return false;
+  *head = {payload.substr(0, portal), payload.substr(portal + 1, statement - portal - 1), statement + 1};
+  return true;
+}
+inline bool quick_describe(std::string_view payload, DescribeHead* head) {
+  if (payload.size() < 2 || payload.back() != '\0' || (payload[0] != 'S' && payload[0] != 'P')) return false;
+  *head = {static_cast<Named>(payload[0]), payload.substr(1, payload.size() - 2)};
+  return head->name.empty() || head->name.find('\0') == std::string_view::npos;
+}
+inline bool quick_execute(std::string_view payload) { return payload.size() == 5 && payload[0] == '\0'; }
+inline bool quick_query(std::string_view payload, QueryHead* head) {
+  if (payload.find('\0') + 1 != payload.size()) return false;
+  *head = {payload.substr(0, payload.size() - 1), true};
+  return true;
+}
+
 // Whole payloads, while a client logs in or fails a COPY.
 Result<std::string_view> decode_password(std::string_view payload);
 Result<std::string_view> decode_copy_fail(std::string_view payload);

@@ -1,8 +1,12 @@
 #include "proxy/wire/pipeline.h"
 
+#include <algorithm>
+#include <utility>
+
 namespace wire {
 
-void Pipeline::sent(Entry entry) {
+// What ends a sequence, or stands by itself.
+void Pipeline::sent_end(Entry entry) {
   switch (entry.request) {
     case Request::sync:
       if (copying_) {
@@ -10,48 +14,30 @@ void Pipeline::sent(Entry entry) {
         stray_sync_ = true;
         return;
       }
-      open_sequence_ = false;
       skipping_ = false;
-      break;
-    case Request::query:
-    case Request::function_call:
-      if (skipping_) return;
       break;
     case Request::copy_end:
       copying_ = false;
       if (empty()) return;
-      break;
-    case Request::parse:
-    case Request::bind:
-    case Request::describe_statement:
-    case Request::describe_portal:
-    case Request::execute:
-    case Request::close:
-      open_sequence_ = true;
-      if (skipping_) {
-        return;
-      }
+      push(entry);
+      return;
+    default:
+      if (skipping_) return;
       break;
   }
-  if (entry.request == Request::sync || entry.request == Request::query ||
-      entry.request == Request::function_call) {
-    if (entry.whom == For::client) ++ready_owed_;
-    open_sequence_ = false;
-  }
-  // Half of it at once, so that a window that only moves on costs no copy per message.
-  if (head_ > entries_.size() / 2 && entries_.size() == entries_.capacity()) {
-    entries_.erase(entries_.begin(), entries_.begin() + static_cast<std::ptrdiff_t>(head_));
-    head_ = 0;
-  }
-  entries_.push_back(entry);
+  if (entry.whom == For::client) ++ready_owed_;
+  open_sequence_ = false;
+  push(entry);
 }
 
-void Pipeline::pop() {
-  ++head_;
-  while (!empty() && head().request == Request::copy_end) ++head_;
-  if (empty()) {
-    entries_.clear();
-    head_ = 0;
+// A window that only moves on is copied to the front when it has moved by half, which costs less than a
+// copy per message; else the room doubles.
+void Pipeline::make_room() {
+  if (head_ > entries_.size() / 2) {
+    std::copy(entries_.begin() + static_cast<std::ptrdiff_t>(head_), entries_.end(), entries_.begin());
+    tail_ -= std::exchange(head_, 0);
+  } else {
+    entries_.resize(std::max<std::size_t>(8, 2 * entries_.size()));
   }
 }
 
@@ -72,8 +58,7 @@ void Pipeline::fail() {
     ++head_;
   }
   if (empty()) {
-    entries_.clear();
-    head_ = 0;
+    head_ = tail_ = 0;
     skipping_ = true;
     open_sequence_ = true;
   }
@@ -85,16 +70,16 @@ void Pipeline::start_copy_in() {
   // may be there already.
   const Entry copy = head();
   std::size_t last = head_;
-  for (; last + 1 < entries_.size() && entries_[last + 1].request == Request::sync; ++last)
+  for (; last + 1 < tail_ && entries_[last + 1].request == Request::sync; ++last)
     if (entries_[last + 1].whom == For::client) --ready_owed_;
   stray_sync_ = last != head_;
   head_ = last;
   head() = copy;
-  for (std::size_t at = head_ + 1; at < entries_.size() && copying_; ++at)
+  for (std::size_t at = head_ + 1; at < tail_ && copying_; ++at)
     if (entries_[at].request == Request::copy_end) copying_ = false;
   if (!stray_sync_) return;
   // Without them, is a sequence open? The last request tells.
-  std::size_t at = entries_.size() - 1;
+  std::size_t at = tail_ - 1;
   while (entries_[at].request == Request::copy_end) --at;
   const Request request = entries_[at].request;
   open_sequence_ = request != Request::sync && request != Request::query &&
@@ -113,7 +98,7 @@ Pipeline::Verdict Pipeline::on_answer(char type) {
     if (type == 'Z' && skipping_ && uncertain_) {
       // A Sync that we took for ignored was not: COPY had failed before it.
       skipping_ = open_sequence_ = false;
-      verdict.ready = true;
+      verdict.ready = verdict.completes = true;
       verdict.answered = Entry{Request::sync};
       return verdict;
     }
@@ -128,6 +113,7 @@ Pipeline::Verdict Pipeline::on_answer(char type) {
       return;
     }
     verdict.answered = entry;
+    verdict.completes = true;
     pop();
   };
   using enum Request;
@@ -139,11 +125,12 @@ Pipeline::Verdict Pipeline::on_answer(char type) {
         break;
       }
       if (entry.whom == For::client) --ready_owed_;
-      verdict.ready = true;
+      verdict.ready = verdict.completes = true;
       verdict.answered = entry;
       pop();
       break;
     case 'E':
+      verdict.completes = true;
       verdict.answered = entry;
       end_copy_in(false);
       if (request != query && request != function_call && request != sync) fail();

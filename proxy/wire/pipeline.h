@@ -37,18 +37,51 @@ enum class For : std::uint8_t {
 class Pipeline {
  public:
   struct Entry {
-    Request request;
+    Request request = Request::query;
     For whom = For::client;
     std::uint32_t tag = 0;  // the sender's: which statement a parse or a close is about
   };
 
-  void sent(Entry entry);
+  void sent(Entry entry) {
+    if (entry.request < Request::parse || entry.request > Request::close) {
+      sent_end(entry);
+      return;
+    }
+    open_sequence_ = true;
+    if (!skipping_) push(entry);
+  }
+
+  // The commonest answers: to the client's own request, and all that follows is that they are passed on.
+  // True: that has been noted. False: on_answer() has to look.
+  bool passes(char type) {
+    if (empty() || head().whom != For::client) return false;
+    const Request request = head().request;
+    switch (type) {
+      case 'D': return request == Request::query || request == Request::execute;
+      case 'C':
+        if (taking_) return false;
+        if (request == Request::query) return true;
+        if (request != Request::execute) return false;
+        break;
+      case 'T':
+        if (request == Request::query) return true;
+        if (request != Request::describe_portal && request != Request::describe_statement) return false;
+        break;
+      case '2':
+        if (request != Request::bind) return false;
+        break;
+      default: return false;
+    }
+    pop();
+    return true;
+  }
 
   struct Verdict {
-    bool swallow = false;              // not for the client
-    bool ready = false;                // a ReadyForQuery that was owed
-    bool unexpected = false;           // nobody asked for this: the connection cannot be trusted any more
-    std::optional<Entry> answered;     // the request that this answer completes (or that failed)
+    bool swallow = false;     // not for the client
+    bool ready = false;       // a ReadyForQuery that was owed
+    bool unexpected = false;  // nobody asked for this: the connection cannot be trusted any more
+    bool completes = false;   // a request, or it is the one that failed:
+    Entry answered{};
   };
   // `type` is the message type that the server has sent. Requests that an error makes the server skip
   // are dropped; skipped() has them until the next call.
@@ -57,28 +90,21 @@ class Pipeline {
 
   // The local answer that is due now, taken out; or nothing.
   std::optional<Entry> take_local();
-  // A DataRow now belongs to the client's own request.
-  bool rows_are_due() const {
-    if (head_ == entries_.size()) return false;
-    const Entry& entry = entries_[head_];
-    return entry.whom == For::client &&
-           (entry.request == Request::query || entry.request == Request::execute);
-  }
   bool local_is_due() const {
-    return head_ < entries_.size() && entries_[head_].whom == For::local;
+    return head_ < tail_ && entries_[head_].whom == For::local;
   }
 
   // Nothing is owed and no extended sequence is open: the server may change hands (if its transaction
   // status says so).
-  bool idle() const { return head_ == entries_.size() && !open_sequence_; }
-  bool nothing_owed() const { return head_ == entries_.size(); }
+  bool idle() const { return head_ == tail_ && !open_sequence_; }
+  bool nothing_owed() const { return head_ == tail_; }
   // Messages of an extended sequence have been sent since the last Sync.
   bool open_sequence() const { return open_sequence_; }
   bool copying_in() const { return copying_; }
   // ReadyForQuery messages that are due for the client. (When uncertain() one more may come; it is
   // recognised while skipping().)
   std::uint32_t ready_owed() const { return ready_owed_; }
-  std::size_t depth() const { return entries_.size() - head_; }
+  std::size_t depth() const { return tail_ - head_; }
   // It is not certain how many answers are still to come, because a COPY has failed that may or may not
   // have read a Sync before: close the connection when it has gone quiet.
   bool uncertain() const { return uncertain_; }
@@ -89,14 +115,25 @@ class Pipeline {
 
  private:
   Entry& head() { return entries_[head_]; }
-  bool empty() const { return head_ == entries_.size(); }
-  void pop();
+  bool empty() const { return head_ == tail_; }
+  void push(Entry entry) {
+    if (tail_ == entries_.size()) make_room();
+    entries_[tail_++] = entry;
+  }
+  void pop() {
+    ++head_;
+    while (!empty() && head().request == Request::copy_end) ++head_;
+    if (empty()) head_ = tail_ = 0;
+  }
+  void sent_end(Entry entry);
+  void make_room();
   void fail();
   void start_copy_in();
   void end_copy_in(bool well);
 
+  // Requests stand in entries_[head_, tail_).
   std::vector<Entry> entries_;
-  std::size_t head_ = 0;
+  std::size_t head_ = 0, tail_ = 0;
   std::vector<Entry> skipped_;
   std::uint32_t ready_owed_ = 0;
   bool open_sequence_ = false;

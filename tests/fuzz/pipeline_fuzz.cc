@@ -41,10 +41,18 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   for (const std::uint8_t event : fuzz::text_of(data, size)) {
     if (event < 0x80) {
       const std::uint32_t owed = pipeline.ready_owed();
+      Pipeline quick = pipeline;
+      const bool passes = quick.passes(static_cast<char>(event));
       const Pipeline::Verdict verdict = pipeline.on_answer(static_cast<char>(event));
-      if (verdict.unexpected) ENSURE(!verdict.answered && !verdict.ready);
-      if (verdict.ready) ENSURE(verdict.answered && pipeline.ready_owed() + 1 >= owed);
-      if (event == 'E' && !verdict.unexpected) ENSURE(verdict.answered.has_value());
+      if (passes) {
+        // Both ways of noting it come to the same.
+        ENSURE(!verdict.swallow && !verdict.ready && !verdict.unexpected);
+        ENSURE(quick.depth() == pipeline.depth() && quick.idle() == pipeline.idle() &&
+               quick.ready_owed() == pipeline.ready_owed());
+      }
+      if (verdict.unexpected) ENSURE(!verdict.completes && !verdict.ready);
+      if (verdict.ready) ENSURE(verdict.completes && pipeline.ready_owed() + 1 >= owed);
+      if (event == 'E' && !verdict.unexpected) ENSURE(verdict.completes);
       if (event == 'Z' && !verdict.unexpected) ENSURE(verdict.ready);
     } else if ((event & 15) < kRequests) {
       const auto request = static_cast<Request>(event & 15);

@@ -110,9 +110,14 @@ TEST_SUITE("routing/chooser") {
     for (const auto& break_it : spoil) {
       ClusterState cluster = with_replicas(3);
       break_it(cluster.nodes[2]);
+      ClusterState indexed = cluster;
+      indexed.find_serving();
+      CHECK(indexed.serving == std::vector<std::uint16_t>{1, 3});
       for (unsigned seed = 1; seed <= 200; ++seed) {
-        std::minstd_rand random(seed);
-        CHECK(choose_replica(cluster, {}, *loads, random).replica != NodeId(2));
+        std::minstd_rand random(seed), again(seed);
+        const auto chosen = choose_replica(cluster, {}, *loads, random).replica;
+        CHECK(chosen != NodeId(2));
+        CHECK(choose_replica(indexed, {}, *loads, again).replica == chosen);
       }
     }
     const ClusterState cluster = with_replicas(3);
@@ -126,6 +131,8 @@ TEST_SUITE("routing/chooser") {
   TEST_CASE("a node that was just accepted as primary is not read from as a replica") {
     ClusterState cluster = with_replicas(1);
     cluster.primary = NodeId(1);
+    CHECK(why(cluster, {}) == ReadReason::no_replica);
+    cluster.find_serving();
     CHECK(why(cluster, {}) == ReadReason::no_replica);
   }
 
