@@ -85,9 +85,9 @@ class Histogram {
   using Octave = std::array<Counter, HistogramBuckets::kSubBuckets>;
   Octave* open(std::size_t octave);
 
+  Counter sum_;
   // Published with release, read with acquire: a reader that sees the block sees zeroed counters.
   std::array<std::atomic<Octave*>, HistogramBuckets::kOctaves> octaves_{};
-  Counter sum_;
 };
 
 // What one or several histograms held at a moment: the readers' side. A value; copying is fine.
@@ -100,6 +100,12 @@ class HistogramSnapshot {
 
   void merge(const Histogram& histogram);
   void merge(const HistogramSnapshot& other);
+  // As if so many durations of zero had been recorded.
+  void add_zeros(std::uint64_t count) {
+    if (count == 0) return;
+    octaves_[0][0] += count;
+    count_ += count;
+  }
 
   std::uint64_t count() const { return count_; }
   Nanos sum() const { return Nanos(static_cast<std::int64_t>(sum_)); }

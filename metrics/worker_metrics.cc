@@ -39,17 +39,25 @@ void SeriesTotals::merge(const SeriesTotals& other) {
   failed += other.failed;
 }
 
+void SeriesTotals::merge(const StatementSeries& series) {
+  const HistogramSnapshot at_once(series.at_once_);
+  total.merge(at_once);
+  server.merge(at_once);
+  queue.add_zeros(at_once.count());
+  total.merge(series.total_);
+  server.merge(series.server_);
+  queue.merge(series.queue_);
+  served += series.served.read();
+  failed += series.failed.read();
+}
+
 std::vector<SeriesTotals> totals(std::span<const WorkerMetrics* const> workers) {
   std::map<SeriesKey, SeriesTotals> sums;
   for (const WorkerMetrics* worker : workers) {
     worker->for_each_series([&sums](const StatementSeries& series) {
       SeriesTotals& sum = sums[series.key];
       sum.key = series.key;
-      sum.total.merge(series.total);
-      sum.server.merge(series.server);
-      sum.queue.merge(series.queue);
-      sum.served += series.served.read();
-      sum.failed += series.failed.read();
+      sum.merge(series);
     });
   }
   std::vector<SeriesTotals> result;

@@ -670,9 +670,7 @@ void Worker::finished(Server& server, Client* client, InFlight& done, char old_s
   if (client == nullptr) return;
   const Instant at = now();
   metrics::StatementSeries& statements = series(*client, server, done.kind);
-  statements.total.record(at - done.arrived);
-  statements.server.record(at - done.sent);
-  statements.queue.record(done.sent - done.arrived);
+  statements.record(done.sent - done.arrived, at - done.sent);
   (done.failed ? statements.failed : statements.served).add();
   ++client->statements;
   const auto server_us = std::chrono::duration_cast<conf::Micros>(at - done.sent).count();

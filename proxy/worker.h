@@ -83,7 +83,7 @@ class Worker {
   std::minstd_rand& random() { return random_; }
   const std::shared_ptr<const net::TlsContext>& client_tls() const { return client_tls_; }
   const std::shared_ptr<const net::TlsContext>& server_tls() const { return server_tls_; }
-  std::shared_ptr<const routing::Catalog> catalog() const { return catalog_; }
+  const std::shared_ptr<const routing::Catalog>& catalog() const { return catalog_; }
   bool draining() const { return draining_; }
 
   // One read lands here; what is not used at once is copied out before the next. Twice the size of a

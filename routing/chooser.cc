@@ -17,8 +17,8 @@ std::size_t draw(std::minstd_rand& random, std::size_t n) {
   return static_cast<std::size_t>((std::uint64_t{random()} * n) >> 31);
 }
 
-std::uint32_t latency(const NodeLoads& loads, const NodeState& node) {
-  return loads[index(node.id)].latency_us.load(std::memory_order_relaxed);
+std::uint32_t latency(const NodeLoads& loads, NodeId node) {
+  return loads[index(node)].latency_us.load(std::memory_order_relaxed);
 }
 
 // Latencies that differ by less than a factor of two are noise (as everything under a millisecond is), and
@@ -28,39 +28,37 @@ constexpr std::uint32_t kNoiseMicros = 1024;
 
 std::uint32_t coarse(std::uint32_t us) { return std::bit_floor(std::max(us, kNoiseMicros)); }
 
-std::uint64_t cost(const NodeLoads& loads, const NodeState& node, std::uint32_t us) {
+std::uint64_t cost(const NodeLoads& loads, NodeId node, std::uint32_t us) {
   const std::int32_t in_flight =
-      loads[index(node.id)].in_flight.load(std::memory_order_relaxed);
+      loads[index(node)].in_flight.load(std::memory_order_relaxed);
   return std::uint64_t{coarse(us)} * (static_cast<std::uint64_t>(std::max(in_flight, 0)) + 1);
 }
 
 // A node without any latency yet counts as the fastest, so that it is tried.
-std::uint32_t fastest(const NodeLoads& loads, const ClusterState& cluster,
-                      std::span<const std::uint16_t> places) {
+std::uint32_t fastest(const NodeLoads& loads, std::span<const NodeId> nodes) {
   std::uint32_t least = 0;
-  for (const std::uint16_t place : places) {
-    const std::uint32_t us = latency(loads, cluster.nodes[place]);
+  for (const NodeId node : nodes) {
+    const std::uint32_t us = latency(loads, node);
     if (us != 0 && (least == 0 || us < least)) least = us;
   }
   return least;
 }
 
 // The less busy of two that are drawn.
-ReadChoice choose(const ClusterState& cluster, std::span<const std::uint16_t> places,
-                  const NodeLoads& loads, std::minstd_rand& random) {
-  const std::size_t first = draw(random, places.size());
-  const NodeState& a = cluster.nodes[places[first]];
-  if (places.size() == 1) return {a.id, ReadReason::fresh_replica};
-  const std::size_t other = draw(random, places.size() - 1);
-  const NodeState& b = cluster.nodes[places[other + (other >= first ? 1 : 0)]];
-  if (draw(random, kExploreOneIn) == 0) return {a.id, ReadReason::fresh_replica};
+ReadChoice choose(std::span<const NodeId> nodes, const NodeLoads& loads, std::minstd_rand& random) {
+  const std::size_t first = draw(random, nodes.size());
+  const NodeId a = nodes[first];
+  if (nodes.size() == 1) return {a, ReadReason::fresh_replica};
+  const std::size_t other = draw(random, nodes.size() - 1);
+  const NodeId b = nodes[other + (other >= first ? 1 : 0)];
+  if (draw(random, kExploreOneIn) == 0) return {a, ReadReason::fresh_replica};
   std::uint32_t a_us = latency(loads, a), b_us = latency(loads, b);
   if (a_us == 0 || b_us == 0) [[unlikely]] {
-    const std::uint32_t least = fastest(loads, cluster, places);
+    const std::uint32_t least = fastest(loads, nodes);
     if (a_us == 0) a_us = least;
     if (b_us == 0) b_us = least;
   }
-  return {cost(loads, b, b_us) < cost(loads, a, a_us) ? b.id : a.id, ReadReason::fresh_replica};
+  return {cost(loads, b, b_us) < cost(loads, a, a_us) ? b : a, ReadReason::fresh_replica};
 }
 
 }  // namespace
@@ -94,7 +92,7 @@ std::string_view name(ReadReason r) {
 ReadChoice choose_replica(const ClusterState& cluster, const ReadNeeds& needs,
                           const NodeLoads& loads, std::minstd_rand& random) {
   if (needs.floor == Lsn{} && needs.excluded == 0 && !cluster.serving.empty())
-    return choose(cluster, cluster.serving, loads, random);
+    return choose(cluster.serving, loads, random);
 
   const NodeState* const primary = cluster.primary ? cluster.find(*cluster.primary) : nullptr;
   // A position on another timeline says nothing about this one's (CONSISTENCY.md, timelines, 3).
@@ -103,7 +101,7 @@ ReadChoice choose_replica(const ClusterState& cluster, const ReadNeeds& needs,
            node.timeline == primary->timeline;
   };
 
-  std::array<std::uint16_t, kMaxNodes> eligible;  // places in cluster.nodes
+  std::array<NodeId, kMaxNodes> eligible;
   std::size_t count = 0;
   bool any_replica = false, any_up = false, any_close = false;
   for (std::size_t i = 0; i < std::min(cluster.nodes.size(), kMaxNodes); ++i) {
@@ -116,13 +114,13 @@ ReadChoice choose_replica(const ClusterState& cluster, const ReadNeeds& needs,
     if (!cluster.serves_reads(node)) continue;
     any_close = true;
     if (needs.floor != Lsn{} && (node.replayed < needs.floor || !follows(node))) continue;
-    eligible[count++] = static_cast<std::uint16_t>(i);
+    eligible[count++] = node.id;
   }
   if (!any_replica) return {std::nullopt, ReadReason::no_replica};
   if (!any_up) return {std::nullopt, ReadReason::no_replica_up};
   if (!any_close) return {std::nullopt, ReadReason::all_lagging};
   if (count == 0) return {std::nullopt, ReadReason::none_has_replayed};
-  return choose(cluster, std::span(eligible).first(count), loads, random);
+  return choose(std::span(eligible).first(count), loads, random);
 }
 
 }  // namespace routing

@@ -1,7 +1,5 @@
 #include "routing/topology.h"
 
-#include <algorithm>
-
 namespace routing {
 
 std::string_view name(NodeRole role) {
@@ -24,8 +22,8 @@ std::string_view name(NodeHealth health) {
 
 void ClusterState::find_serving() {
   serving.clear();
-  for (std::size_t i = 0; i < std::min(nodes.size(), kMaxNodes); ++i)
-    if (serves_reads(nodes[i])) serving.push_back(static_cast<std::uint16_t>(i));
+  for (const NodeState& node : nodes)
+    if (serves_reads(node)) serving.push_back(node.id);
 }
 
 }  // namespace routing

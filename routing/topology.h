@@ -51,9 +51,9 @@ struct ClusterState {
   std::string name;
   std::vector<NodeState> nodes;
   std::optional<NodeId> primary;  // the accepted primary: the only node that is ever written to
-  // Places in `nodes` of the replicas that may serve any read whose session has not written: filled by
+  // The replicas that may serve any read whose session has not written: filled by
   // find_serving() when the snapshot is complete, so that nobody goes through all nodes per statement.
-  std::vector<std::uint16_t> serving;
+  std::vector<NodeId> serving;
   void find_serving();
 
   // Sampled floors (CONSISTENCY.md): the newest sample of the primary's insert position that has

@@ -49,9 +49,7 @@ struct Fixture {
     for (WorkerMetrics* worker : {&a, &b}) {
       auto& series = worker->series({.node = 1, .role = 1, .kind = 0, .tenant = 0});
       for (int i = 1; i <= 100; ++i) {
-        series.total.record(microseconds(100 * i));
-        series.server.record(microseconds(60 * i));
-        series.queue.record(microseconds(40 * i));
+        series.record(microseconds(40 * i), microseconds(60 * i));
         series.served.add();
       }
       series.failed.add(2);
@@ -327,7 +325,7 @@ TEST_SUITE("metrics/exporter") {
     std::thread writer([&worker, &stop] {
       for (std::size_t i = 0; !stop.load(std::memory_order_relaxed); ++i) {
         auto& series = worker->series({.tenant = static_cast<std::uint16_t>(i % 20)});
-        series.total.record(microseconds(i % 5000));
+        series.record(std::chrono::nanoseconds(0), microseconds(i % 5000));
         series.served.add();
         worker->refusals.add(i % 8);
       }

@@ -10,6 +10,8 @@
 using metrics::SeriesKey;
 using metrics::StatementSeries;
 using metrics::WorkerMetrics;
+using metrics::Nanos;
+using std::chrono::microseconds;
 using std::chrono::milliseconds;
 
 namespace {
@@ -74,9 +76,7 @@ TEST_SUITE("metrics/worker_metrics") {
     const SeriesKey own{.node = 1, .role = 2, .kind = 1, .tenant = 3};
     for (WorkerMetrics* worker : {&a, &b}) {
       StatementSeries& series = worker->series(shared);
-      series.total.record(milliseconds(3));
-      series.server.record(milliseconds(2));
-      series.queue.record(milliseconds(1));
+      series.record(milliseconds(1), milliseconds(2));
       series.served.add(5);
       series.failed.add(1);
     }
@@ -96,6 +96,25 @@ TEST_SUITE("metrics/worker_metrics") {
     CHECK(sums[1].queue.sum() == milliseconds(2));
   }
 
+  TEST_CASE("a statement that did not wait counts in all three histograms, with a wait of zero") {
+    WorkerMetrics worker;
+    StatementSeries& series = worker.series({});
+    for (int i = 0; i < 98; ++i) series.record(Nanos(0), milliseconds(2));
+    for (int i = 0; i < 2; ++i) series.record(milliseconds(8), milliseconds(4));
+    const std::vector<const WorkerMetrics*> workers{&worker};
+    const auto sums = metrics::totals(workers);
+    REQUIRE(sums.size() == 1);
+    CHECK(sums[0].total.count() == 100);
+    CHECK(sums[0].server.count() == 100);
+    CHECK(sums[0].queue.count() == 100);
+    CHECK(sums[0].total.sum() == milliseconds(98 * 2 + 2 * 12));
+    CHECK(sums[0].server.sum() == milliseconds(98 * 2 + 2 * 4));
+    CHECK(sums[0].queue.sum() == milliseconds(2 * 8));
+    CHECK(sums[0].queue.quantile(0.98) < microseconds(1));
+    CHECK(sums[0].queue.quantile(0.99) > milliseconds(7));
+    CHECK(sums[0].total.quantile(0.99) > milliseconds(11));
+  }
+
   TEST_CASE("totals of no workers are empty") { CHECK(metrics::totals({}).empty()); }
 
   TEST_CASE("a reader may walk the series while the worker adds to them") {
@@ -104,7 +123,7 @@ TEST_SUITE("metrics/worker_metrics") {
     std::thread writer([&worker, &done] {
       for (std::size_t i = 0; i < 20'000; ++i) {
         StatementSeries& series = worker.series(numbered(i % 1000));
-        series.total.record(milliseconds(i % 50));
+        series.record(Nanos(0), milliseconds(i % 50));
         series.served.add();
       }
       done.store(true, std::memory_order_release);

@@ -112,7 +112,7 @@ TEST_SUITE("routing/chooser") {
       break_it(cluster.nodes[2]);
       ClusterState indexed = cluster;
       indexed.find_serving();
-      CHECK(indexed.serving == std::vector<std::uint16_t>{1, 3});
+      CHECK(indexed.serving == std::vector<NodeId>{NodeId(1), NodeId(3)});
       for (unsigned seed = 1; seed <= 200; ++seed) {
         std::minstd_rand random(seed), again(seed);
         const auto chosen = choose_replica(cluster, {}, *loads, random).replica;
