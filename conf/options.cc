@@ -73,8 +73,8 @@ constexpr Option kOptions[] = {
      "How long a client may take nothing of its answer before it is cut off: longer is kinder to "
      "clients that stall and holds their servers longer."},
     {"listen.address", String{&S::listen_address, "127.0.0.1"}, at_start,
-     "Where clients connect over TCP: an address or name, several separated by commas, \"*\" for "
-     "all addresses, empty for no TCP."},
+     "Where clients connect over TCP: a numeric address or localhost, several separated by commas, "
+     "\"*\" for all addresses, empty for no TCP."},
     {"listen.admin_reserved", Int{&S::listen_admin_reserved, 8, 0, 1'000}, at_reload,
      "Connections out of max_client_connections that only the admin console may use: more leaves "
      "fewer to clients."},
@@ -105,8 +105,9 @@ constexpr Option kOptions[] = {
     {"metrics.port", Int{&S::metrics_port, 9'632, 0, 65'535}, at_start,
      "The port on which /metrics is served; 0 serves none."},
     {"pool.cleanup_timeout", Time{&S::pool_cleanup_timeout, 5s, 1ms, 1h}, at_reload,
-     "How long a vanished client's statement may take to cancel and drain before its server is "
-     "closed: longer saves more connections and holds busy ones longer."},
+     "How long a server may take to be cleaned behind a client that left (ROLLBACK, DISCARD ALL) before it "
+     "is closed, and how long a client that has closed its half is still answered: longer saves more "
+     "connections and holds busy ones longer."},
     {"pool.client_idle_timeout", Time{&S::pool_client_idle_timeout, 0ms, 0ms, 30 * kDay}, at_reload,
      "A client that is silent outside a transaction for this long is disconnected: longer keeps "
      "more idle clients; 0 never."},

@@ -22,7 +22,7 @@ enum class AuthMethod : std::uint8_t { trust, password, md5, scram_sha_256 };
 enum class TlsMode : std::uint8_t { disable, allow, prefer, require, verify_ca, verify_full };
 
 // How fresh a read must be: anything within max_lag; at least the session's own writes; always the
-// primary. CONSISTENCY.md has the full list.
+// primary.
 enum class Consistency : std::uint8_t { eventual, session, primary };
 
 // What names a client's tenant when it does not say `pgsluice.tenant` itself.

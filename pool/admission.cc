@@ -41,7 +41,6 @@ std::string_view name(Refusal r) {
     case Refusal::draining: return "draining";
     case Refusal::replay_failed: return "replay_failed";
     case Refusal::protocol_violation: return "protocol_violation";
-    case Refusal::not_supported: return "not_supported";
     case Refusal::too_large: return "too_large";
     case Refusal::canceled: return "canceled";
     case Refusal::count_: break;

@@ -30,7 +30,6 @@ enum class Refusal : std::uint8_t {
   draining,             // 57P01
   replay_failed,        // the session's settings could not be restored on a server
   protocol_violation,   // 08P01
-  not_supported,        // 0A000
   too_large,            // 54000
   canceled,             // 57014: by its own request, while it waited
   count_

@@ -57,7 +57,6 @@ std::string_view name(ClientEnd end) {
     case ClientEnd::too_many_clients: return "too_many_clients";
     case ClientEnd::draining: return "draining";
     case ClientEnd::shutdown: return "shutdown";
-    case ClientEnd::killed: return "killed";
     case ClientEnd::count_: break;
   }
   return "unknown";

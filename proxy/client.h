@@ -66,7 +66,6 @@ enum class ClientEnd : std::uint8_t {
   too_many_clients,
   draining,
   shutdown,
-  killed,
   count_
 };
 std::string_view name(ClientEnd end);

@@ -155,9 +155,15 @@ const FactsRef& current_facts(Worker& worker, const Client& client, ClientStatem
 
 enum class Read : std::uint8_t { whole, need_more, malformed };
 
-// What a peek that found nothing means.
-template <class Found>
-Read no_names(const Found& found, std::string* problem) {
+// What a message says at its front: the quick way if it is whole and usual, else the thorough one.
+template <class Head, class Quick, class Peek>
+Read read_head(const wire::Frame& frame, Quick quick, Peek peek, Head* head, std::string* problem) {
+  if (frame.complete && quick(frame.body, head)) return Read::whole;
+  const auto found = peek(frame.body, frame.size - wire::kHeaderSize);
+  if (found && *found) {
+    *head = **found;
+    return Read::whole;
+  }
   if (found) return Read::need_more;
   *problem = found.error().message;
   return Read::malformed;
@@ -166,59 +172,53 @@ Read no_names(const Found& found, std::string* problem) {
 // Finds the names in a message; `problem` says how it is malformed.
 Read read_names(BatchMessage* message, std::string* problem) {
   const wire::Frame& frame = message->frame;
-  const std::string_view body = frame.body;
-  const std::size_t payload = frame.size - wire::kHeaderSize;
+  Read read = Read::whole;
   switch (frame.type) {
     case fe::kQuery: {
       wire::QueryHead head;
-      if (!frame.complete || !wire::quick_query(body, &head)) {
+      const auto peek = [](std::string_view body, std::size_t payload) -> wire::Peek<wire::QueryHead> {
         const auto found = wire::peek_query(body, payload);
-        if (!found) return no_names(found, problem);
-        head = *found;
-      }
+        if (!found) return found.error();
+        return std::optional(*found);
+      };
+      read = read_head(frame, wire::quick_query, peek, &head, problem);
       message->text = head.text;
       message->text_complete = head.text_complete;
-      return Read::whole;
+      break;
     }
     case fe::kParse: {
-      const auto found = wire::peek_parse(body, payload);
-      if (!found || !*found) return no_names(found, problem);
-      message->name = (*found)->name;
-      message->text = (*found)->text;
-      message->after_names = (*found)->after_name;
-      return Read::whole;
+      wire::ParseHead head;
+      const auto never = [](std::string_view, wire::ParseHead*) { return false; };
+      read = read_head(frame, never, wire::peek_parse, &head, problem);
+      message->name = head.name;
+      message->text = head.text;
+      message->after_names = head.after_name;
+      break;
     }
     case fe::kBind: {
       wire::BindHead head;
-      if (!frame.complete || !wire::quick_bind(body, &head)) {
-        const auto found = wire::peek_bind(body, payload);
-        if (!found || !*found) return no_names(found, problem);
-        head = **found;
-      }
+      read = read_head(frame, wire::quick_bind, wire::peek_bind, &head, problem);
       message->name = head.statement;
       message->portal = head.portal;
       message->after_names = head.after_names;
-      return Read::whole;
+      break;
     }
     case fe::kDescribe:
     case fe::kClose: {
       wire::DescribeHead head;
-      if (!frame.complete || !wire::quick_describe(body, &head)) {
-        const auto found = wire::peek_describe(body, payload);
-        if (!found || !*found) return no_names(found, problem);
-        head = **found;
-      }
+      read = read_head(frame, wire::quick_describe, wire::peek_describe, &head, problem);
       message->named = head.kind;
       message->name = head.name;
-      return Read::whole;
+      break;
     }
     case fe::kExecute: {
-      if (frame.complete && wire::quick_execute(body)) return Read::whole;
-      const auto found = wire::peek_execute(body, payload);
-      return found && *found ? Read::whole : no_names(found, problem);
+      wire::ExecuteHead head;
+      read = read_head(frame, wire::quick_execute, wire::peek_execute, &head, problem);
+      break;
     }
-    default: return Read::whole;
+    default: break;
   }
+  return read;
 }
 
 }  // namespace
@@ -518,6 +518,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
   };
   std::optional<BatchMessage> again;
   std::string problem;
+  std::size_t parses = 0;
   for (std::size_t number = 0; at < bytes.size(); ++number) {
     if (number >= seen.size()) {
       again.emplace();
@@ -556,6 +557,12 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
       case fe::kFlush: break;
       case fe::kExecute: pipeline.sent({Request::execute}); break;
       case fe::kParse: {
+        // What the scan found out is not found out again.
+        const std::size_t parse = parses++;
+        const auto facts = [&]() -> const FactsRef& {
+          return number < seen.size() ? worker.parsed_here()[parse].facts
+                                      : classify(worker, client, message.text);
+        };
         if (message.name.empty()) {
           // A statement too large to be kept is gone when the client changes servers: it has no facts.
           client.forget_unnamed();
@@ -563,7 +570,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
           ClientPrepared& prepared = client.preparing();
           if (frame.complete) {
             prepared.unnamed.assign(frame.body.substr(message.after_names));
-            prepared.unnamed_facts = classify(worker, client, message.text);
+            prepared.unnamed_facts = facts();
           }
           server.unnamed_version = pipeline.skipping() ? 0 : client.unnamed_version;
           pipeline.sent({Request::parse});
@@ -591,16 +598,17 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
         const bool skipping = pipeline.skipping();
         if (!skipping) {
           ClientPrepared& prepared = client.preparing();
-          prepared.named[std::string(message.name)] = {statement, classify(worker, client, message.text),
-                                                    worker.catalog()->version()};
+          prepared.named[std::string(message.name)] = {statement, facts(), worker.catalog()->version()};
           prepared.tentative.push_back({statement->id, std::string(message.name), {}, false});
         }
         if (server.statements.touch(statement->id)) {
           pipeline.sent({Request::parse, For::local, statement->id});
         } else {
           make_room();
+          wire::ParseHead head;
+          head.name = message.name;
           gather.ours([&](std::string& out) {
-            wire::append_renamed_parse(out, {.name = message.name}, statement->server_name, payload);
+            wire::append_renamed_parse(out, head, statement->server_name, payload);
           });
           passed = at + wire::kHeaderSize + message.after_names;
           if (!skipping) server.statements.add(statement);
@@ -617,7 +625,8 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
           pass_before();
           make_known(statement);
           gather.ours([&](std::string& out) {
-            wire::append_renamed_bind(out, {message.portal, message.name}, statement->server_name, payload);
+            wire::append_renamed_bind(out, {message.portal, message.name, message.after_names},
+                                      statement->server_name, payload);
           });
           passed = at + wire::kHeaderSize + message.after_names;
           pipeline.sent({Request::bind, For::client, statement->id});
@@ -625,7 +634,8 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
         } else if (message.name.starts_with(kOurNames)) {
           pass_before();
           gather.ours([&](std::string& out) {
-            wire::append_renamed_bind(out, {message.portal, message.name}, kNoStatement, payload);
+            wire::append_renamed_bind(out, {message.portal, message.name, message.after_names},
+                                      kNoStatement, payload);
           });
           passed = at + wire::kHeaderSize + message.after_names;
         }

@@ -86,8 +86,8 @@ class Worker {
   const std::shared_ptr<const routing::Catalog>& catalog() const { return catalog_; }
   bool draining() const { return draining_; }
 
-  // One read lands here; what is not used at once is copied out before the next. Twice the size of a
-  // large message's ten-read stride (DESIGN.md), and room in front for a kept beginning.
+  // One read lands here; what is not used at once is copied out before the next. A 1 MB result
+  // takes some ten of them; there is room in front for a kept beginning.
   static constexpr std::size_t kReadSize = std::size_t{128} << 10;
   std::span<char> read_buffer() { return {read_buffer_.get(), kReadSize + Server::kWhole}; }
   // Messages on their way to a server are put together here, one batch at a time.
@@ -178,6 +178,9 @@ class Worker {
   std::size_t connected_clients() const { return live_clients_; }
 
  private:
+  // Deadlines are looked at this often while somebody waits, and five times a second otherwise.
+  static constexpr Millis kBusyTick{10}, kIdleTick{200};
+
   pool::Pool& make_pool(Identity& identity, routing::NodeId node);
   void look_at(Server& server) const;
   std::uint64_t find_excluded(const routing::ClusterState& cluster);

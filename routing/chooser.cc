@@ -95,7 +95,7 @@ ReadChoice choose_replica(const ClusterState& cluster, const ReadNeeds& needs,
     return choose(cluster.serving, loads, random);
 
   const NodeState* const primary = cluster.primary ? cluster.find(*cluster.primary) : nullptr;
-  // A position on another timeline says nothing about this one's (CONSISTENCY.md, timelines, 3).
+  // A position on another timeline says nothing about this one's (README.md).
   const auto follows = [primary](const NodeState& node) {
     return !primary || primary->timeline == 0 || node.timeline == 0 ||
            node.timeline == primary->timeline;

@@ -20,7 +20,7 @@ std::string print(Lsn lsn);
 
 // pg_current_wal_insert_lsn() counts a page header that is not written yet: on a page boundary it
 // reads 24 bytes (40 at the start of a segment) further than a replica will reach while the primary
-// is idle. This takes them off (CONSISTENCY.md, facts; measured on Postgres 15).
+// is idle. This takes them off (measured on Postgres 15).
 Lsn normalise_insert_lsn(Lsn lsn, std::uint64_t wal_segment_size);
 
 }  // namespace routing

@@ -52,7 +52,7 @@ struct Verdict {
   Accepted accepted;  // to be passed in next time
 };
 
-// Decides which node is written to (CONSISTENCY.md, timelines and failover; REQUIREMENTS 28 to 33):
+// Decides which node is written to (README.md, "Who is the primary"):
 //  1. Only nodes that are up, out of recovery and of the accepted system identifier can be
 //     accepted.
 //  2. A timeline below the highest accepted never is again: an old primary that comes back stays
@@ -75,7 +75,7 @@ struct Verdict {
 Verdict judge_primary(std::span<const ProbeResult> nodes, const Accepted& accepted, Instant now,
                       Millis confirm);
 
-// failover_confirm of CONSISTENCY.md.
+// So long must a new primary look like one before it is believed.
 inline constexpr Millis kFailoverConfirm = std::chrono::seconds(2);
 
 }  // namespace routing

@@ -10,7 +10,7 @@
 namespace routing {
 
 // Where a session must not read before: nothing; a sample of the primary that is still to come; or
-// a position. See CONSISTENCY.md, sampled floors.
+// a position. Positions are sampled, not asked for after every write: README.md, "Sampled floors".
 struct Floor {
   enum class Kind : std::uint8_t { none, pending, known } kind = Kind::none;
   std::uint64_t sample = 0;  // pending: satisfied by this sample or a later one

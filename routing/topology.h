@@ -56,7 +56,7 @@ struct ClusterState {
   std::vector<NodeId> serving;
   void find_serving();
 
-  // Sampled floors (CONSISTENCY.md): the newest sample of the primary's insert position that has
+  // Sampled floors (README.md): the newest sample of the primary's insert position that has
   // been answered. Samples are numbered when they are sent.
   std::uint64_t sample = 0;
   Lsn sample_lsn;

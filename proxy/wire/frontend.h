@@ -73,7 +73,11 @@ inline bool quick_describe(std::string_view payload, DescribeHead* head) {
   *head = {static_cast<Named>(payload[0]), payload.substr(1, payload.size() - 2)};
   return head->name.empty() || head->name.find('\0') == std::string_view::npos;
 }
-inline bool quick_execute(std::string_view payload) { return payload.size() == 5 && payload[0] == '\0'; }
+// Of the unnamed portal, all rows.
+inline bool quick_execute(std::string_view payload, ExecuteHead* head) {
+  *head = {};
+  return payload == std::string_view("\0\0\0\0\0", 5);
+}
 inline bool quick_query(std::string_view payload, QueryHead* head) {
   if (payload.find('\0') + 1 != payload.size()) return false;
   *head = {payload.substr(0, payload.size() - 1), true};

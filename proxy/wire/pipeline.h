@@ -67,6 +67,9 @@ class Pipeline {
         if (request == Request::query) return true;
         if (request != Request::describe_portal && request != Request::describe_statement) return false;
         break;
+      case '1':  // of the unnamed statement: a tag means that somebody keeps account of it
+        if (request != Request::parse || head().tag != 0) return false;
+        break;
       case '2':
         if (request != Request::bind) return false;
         break;

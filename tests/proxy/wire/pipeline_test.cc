@@ -74,7 +74,7 @@ TEST_SUITE("proxy/wire/pipeline") {
         for (const char type : {'D', 'C', 'T', '2', 't', 'n', '1', '3', 'Z', 'E', 'G', 'N', 's', 'I'}) {
           Pipeline quick;
           quick.sent({R::execute});  // so that nothing is at the front of an empty pipeline
-          quick.sent({request, whom, 7});
+          quick.sent({request, whom, type == 'C' ? 7U : 0U});
           quick.sent({R::sync});
           quick.on_answer('C');
           Pipeline taking = quick;  // COPY data

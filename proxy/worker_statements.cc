@@ -1,0 +1,456 @@
+#include "proxy/worker.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "conf/check.h"
+#include "proxy/log.h"
+#include "proxy/relay.h"
+#include "proxy/wire/sqlstate.h"
+#include "routing/chooser.h"
+
+// Where statements go: a server for each, or a place in a queue.
+namespace proxy {
+
+using conf::Instant;
+using conf::Millis;
+using namespace std::chrono_literals;
+
+Identity* Worker::identity(const std::string& database, const std::string& user) {
+  const std::string key = database + '\0' + user;
+  if (const auto found = identities_.find(key); found != identities_.end()) return found->second.get();
+  auto entry = settings_->databases.find(database);
+  if (entry == settings_->databases.end()) entry = settings_->databases.find("*");
+  if (entry == settings_->databases.end()) return nullptr;
+  auto made = std::make_unique<Identity>();
+  made->database = database;
+  made->user = user;
+  configure(*made);
+  return identities_.emplace(key, std::move(made)).first->second.get();
+}
+
+// What the configuration says of an identity; again after every reload.
+void Worker::configure(Identity& identity) {
+  auto entry = settings_->databases.find(identity.database);
+  if (entry == settings_->databases.end()) entry = settings_->databases.find("*");
+  if (entry == settings_->databases.end()) return;
+  const conf::DatabaseSettings& database = entry->second;
+  identity.cluster = database.cluster;
+  identity.dbname = database.dbname.empty() ? identity.database : database.dbname;
+  identity.mode = started_mode_;
+  identity.state = topology_->find(identity.cluster);
+  identity.pool_size = settings_->pool_size;
+  const auto override_with = [&identity](const auto& section) {
+    if (section.pool_mode) identity.mode = *section.pool_mode;
+    if (section.pool_size) identity.pool_size = *section.pool_size;
+  };
+  override_with(database);
+  if (const auto user = settings_->users.find(identity.user); user != settings_->users.end())
+    override_with(user->second);
+  for (const auto& pool : identity.pools)
+    if (pool) pool->budget().set_limit(identity.pool_size);
+}
+
+pool::Pool& Worker::make_pool(Identity& identity, routing::NodeId node) {
+  const std::size_t at = routing::index(node);
+  if (identity.pools.size() <= at) identity.pools.resize(at + 1);
+  std::unique_ptr<pool::Pool>& pool = identity.pools[at];
+  if (!pool) {
+    pool::PoolKey key{node, identity.database, identity.user};
+    auto budget = shared_.budgets.find(key, identity.pool_size);
+    pool = std::make_unique<pool::Pool>(std::move(key), std::move(budget));
+  }
+  return *pool;
+}
+
+std::uint64_t Worker::find_excluded(const routing::ClusterState& cluster) {
+  std::uint64_t bits = 0;
+
+  const std::size_t count = std::min<std::size_t>(cluster.nodes.size(), 64);
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::size_t node = routing::index(cluster.nodes[i].id);
+    if (node < backoffs_.size() && !backoffs_[node].may_try(now())) bits |= std::uint64_t{1} << i;
+  }
+  if (bits == 0)
+    nodes_failing_ = std::ranges::any_of(
+        backoffs_, [](const pool::Backoff& backoff) { return backoff.failures() > 0; });
+  return bits;
+}
+
+routing::NodeRole Worker::role_of(const Identity& identity, routing::NodeId node) const {
+  const routing::ClusterState* state = cluster(identity);
+  if (state == nullptr) return routing::NodeRole::unknown;
+  if (state->primary && *state->primary == node) return routing::NodeRole::primary;
+  const routing::NodeState* found = state->find(node);
+  return found != nullptr && found->role == routing::NodeRole::replica ? routing::NodeRole::replica
+                                                                       : routing::NodeRole::unknown;
+}
+
+metrics::StatementSeries& Worker::series(Client& client, const Server& server,
+                                         routing::StatementClass kind) {
+  const metrics::SeriesKey key{.node = static_cast<std::uint16_t>(server.node_id()),
+                               .role = static_cast<std::uint8_t>(server.role),
+                               .kind = static_cast<std::uint8_t>(kind),
+                               .tenant = client.tenant->number};
+  // Clients repeat themselves: most look-ups end here.
+  if (client.last_series == nullptr || client.last_series->key != key)
+    client.last_series = &metrics_->series(key);
+  return *client.last_series;
+}
+
+void Worker::want_sample(const Identity& identity) {
+  // At most every 5 ms: the control thread does not send more.
+  if (now() - last_sample_wanted_ < 5ms) return;
+  last_sample_wanted_ = now();
+  shared_.tell_control(SampleWanted{identity.cluster});
+}
+
+void Worker::look_at(Server& server) const {
+  server.looked_at = topology_->version;
+  server.role = role_of(server.identity(), server.node_id());
+  server.is_stale = true;
+  for (const routing::ClusterState& state : topology_->clusters)
+    if (const routing::NodeState* node = state.find(server.node_id()))
+      server.is_stale = node->incarnation != server.incarnation();
+}
+
+Worker::Placed Worker::place(Client& client) {
+  const Instant at = now();
+  const bool login = client.state() == ClientState::login;
+  if (client.tenant_next) {
+    client.tenant = &shared_.tenants.find(*client.tenant_next);
+    client.tenant_next = nullptr;
+  }
+  if (!client.admitted && !login) {
+    const pool::Admission admission =
+        pool::admit(*client.tenant, at, client.waiting_since, settings_->tenant_rate_wait,
+                    std::exchange(client.has_cell, false));
+    switch (admission.answer) {
+      case pool::Admission::Answer::admit: client.admitted = true; break;
+      case pool::Admission::Answer::wait:
+        client.has_cell = admission.has_cell;
+        client.not_before = at + admission.retry_after;
+        wait(client, WaitingFor::tenant);
+        return Placed::waits;
+      case pool::Admission::Answer::refuse: {
+        // Jitter, so that those refused together do not come back together.
+        const auto after = admission.retry_after +
+                           Millis(static_cast<std::int64_t>(random_() % 50) *
+                                  std::max<std::int64_t>(1, admission.retry_after.count()) / 100);
+        client.refuse(admission.why, wire::sqlstate::kConfigurationLimitExceeded,
+                      "tenant \"" + client.tenant->name + "\" is over its " +
+                          (admission.why == pool::Refusal::tenant_rate
+                               ? "limit of statements per second"
+                               : "limit of concurrent statements"),
+                      after);
+        return Placed::refused;
+      }
+    }
+  }
+
+  Identity& identity = *client.identity;
+  const routing::ClusterState* state = cluster(identity);
+  std::optional<routing::NodeId> node;
+  std::optional<routing::ReadReason> read_why;
+  routing::Decision decision{routing::Target::primary, routing::RouteReason::write};
+  if (state != nullptr) {
+    client.route_state.floor.learn(*state);
+    decision = login && client.batch.kind == routing::StatementClass::read
+                   ? routing::Decision{routing::Target::replica, routing::RouteReason::read}
+                   : routing::route(client.batch, client.route_state, identity.mode);
+    if (decision.why == routing::RouteReason::floor_pending) want_sample(identity);
+    if (decision.target == routing::Target::replica) {
+      const routing::ReadChoice choice = routing::choose_replica(
+          *state,
+          {.floor = routing::read_floor(client.route_state), .excluded = excluded(*state)},
+          shared_.loads, random_);
+      node = choice.replica;
+      read_why = choice.why;
+      if (choice.why == routing::ReadReason::none_has_replayed) want_sample(identity);
+    }
+    if (!node) node = state->primary;
+    // A primary that has just refused us is left alone for a moment; nobody else takes writes.
+    if (nodes_failing_ && node && routing::index(*node) < backoffs_.size() &&
+        !backoffs_[routing::index(*node)].may_try(at) &&
+        pool(identity, *node).most_recent_idle() == nullptr)
+      node = std::nullopt;
+  }
+  client.route_why = decision.why;
+  if (!node) {
+    wait(client, WaitingFor::node);
+    return Placed::waits;
+  }
+
+  pool::Pool& its_pool = pool(identity, *node);
+  while (pool::PooledServer* record = its_pool.most_recent_idle()) {
+    Server& server = *server_of(record);
+    if (its_pool.longest_waiter() != nullptr) break;  // they come first
+    if (stale(server)) {
+      retire(server, ServerEnd::node_changed);
+      continue;
+    }
+    if (read_why) metrics_->read_choices.add(*read_why);
+    tie(client, server);
+    return Placed::linked;
+  }
+  if (read_why) metrics_->read_choices.add(*read_why);
+  client.waiting_for = WaitingFor::server;
+  its_pool.enqueue(client);
+  client.queued_at = &its_pool;
+  open_servers(identity, its_pool);
+  hurry();
+  return Placed::waits;
+}
+
+// The list of those who wait for time to pass or for a node to come.
+void Worker::wait(Client& client, WaitingFor what) {
+  client.waiting_for = what;
+  if (!client.in_retry.linked()) retry_.push_back(client);
+  hurry();
+}
+
+void Worker::tie(Client& client, Server& server) {
+  server.home->move_to(server, pool::ServerState::active);
+  server.resume_reading();
+  (void)stale(server);  // its role, by the newest topology
+  server.was_primary |= server.role == routing::NodeRole::primary;
+  link(client, server);
+  shared_.loads[routing::index(server.node_id())].in_flight.fetch_add(1, std::memory_order_relaxed);
+  if (client.state() == ClientState::login) return;
+  metrics_->routes.add(client.route_why);
+  metrics_->class_reasons.add(client.batch.why);
+}
+
+void Worker::part(Client& client, Server& server) {
+  unlink(client, server);
+  shared_.loads[routing::index(server.node_id())].in_flight.fetch_sub(1, std::memory_order_relaxed);
+  if (std::exchange(client.admitted, false)) pool::leave(*client.tenant);
+}
+
+void Worker::stop_waiting(Client& client) {
+  if (client.in_retry.linked()) retry_.remove(client);
+  if (client.queued_at != nullptr) {
+    client.queued_at->dequeue(client);
+    if (client.queued_at->waiting() == 0) client.queued_at->budget().feed(number_);
+    client.queued_at = nullptr;
+  }
+}
+
+void Worker::give(Server& server, pool::Pool& its_pool) {
+  auto& client = static_cast<Client&>(*its_pool.longest_waiter());
+  stop_waiting(client);
+  tie(client, server);
+  client.forward_waiting();
+}
+
+void Worker::release(Server& server) {
+  // A cancel that is still on its way would hit the next client.
+  if (server.cancels > 0 || server.state != pool::ServerState::active || server.broken()) return;
+  ENSURE(server.client == nullptr && server.pipeline.idle() && server.status == 'I');
+  if (server.uncertain()) {
+    retire(server, ServerEnd::unexpected_message, "its state is not certain after an error");
+    return;
+  }
+  pool::Pool& its_pool = *server.home;
+  if (draining_ && its_pool.waiting() == 0) {
+    retire(server, ServerEnd::shutdown);
+    return;
+  }
+  if (stale(server)) {
+    retire(server, ServerEnd::node_changed);
+    return;
+  }
+  if (now() - server.connected_at > server.lifetime) {
+    retire(server, ServerEnd::lifetime);
+    return;
+  }
+  if (its_pool.budget().open() > its_pool.budget().limit()) {
+    retire(server, ServerEnd::surplus);
+    return;
+  }
+  if (const auto hungry = its_pool.budget().hungrier_than(number_, its_pool.waiting_since())) {
+    hand_over(server, *hungry);
+    return;
+  }
+  its_pool.move_to(server, pool::ServerState::idle);
+  server.idle_since = now();
+  if (its_pool.longest_waiter() != nullptr) give(server, its_pool);
+}
+
+void Worker::hand_over(Server& server, std::size_t to) {
+  pool::Pool& its_pool = *server.home;
+  if (server.state == pool::ServerState::active) its_pool.move_to(server, pool::ServerState::idle);
+  ServerHandover message{its_pool.key(), std::move(servers_.at(&server))};
+  servers_.erase(&server);
+  its_pool.remove(server, false);
+  forget_again(server);
+  server.detach();
+  metrics_->server_handovers_out.add();
+  shared_.workers[to]->post(std::move(message));
+}
+
+void Worker::take_server(ServerHandover&& message) {
+  metrics_->server_handovers_in.add();
+  Identity* owner = identity(message.key.database, message.key.user);
+  if (owner == nullptr) {  // a reload has removed its database; the socket closes itself
+    shared_.budgets.find(message.key, 0)->give_back();
+    return;
+  }
+  Server& server = *message.server;
+  pool::Pool& its_pool = pool(*owner, message.key.node);
+  const pool::SettingsRef settings = interner_.adopt(server.session.current());
+  server.attach(*this, *owner);
+  server.adopt_settings(settings);
+  servers_.emplace(&server, std::move(message.server));
+  its_pool.add(server);
+  server.idle_since = now();
+  its_pool.budget().feed(number_);
+  if (its_pool.longest_waiter() != nullptr) {
+    const bool more = its_pool.waiting() > 1;
+    give(server, its_pool);
+    if (more) open_servers(*owner, its_pool);
+  } else if (const auto hungry = its_pool.budget().hungrier_than(number_, Instant::max())) {
+    hand_over(server, *hungry);
+  }
+}
+
+// Another worker starves for a server of this key: an idle one of ours is its.
+void Worker::feed_others(const pool::PoolKey& key) {
+  Identity* owner = identity(key.database, key.user);
+  if (owner == nullptr || routing::index(key.node) >= owner->pools.size()) return;
+  pool::Pool* its_pool = owner->pools[routing::index(key.node)].get();
+  if (its_pool == nullptr) return;
+  pool::PooledServer* record = its_pool->least_recent_idle();
+  if (record == nullptr) return;
+  if (const auto hungry = its_pool->budget().hungrier_than(number_, its_pool->waiting_since()))
+    hand_over(*server_of(record), *hungry);
+}
+
+void Worker::open_servers(Identity& identity, pool::Pool& its_pool) {
+  const routing::ClusterState* state = cluster(identity);
+  const routing::NodeState* node = state == nullptr ? nullptr : state->find(its_pool.key().node);
+  if (node == nullptr || node->ips.empty()) return;
+  const std::size_t at = routing::index(node->id);
+  if (backoffs_.size() <= at) backoffs_.resize(at + 1);
+  if (!backoffs_[at].may_try(now())) return;
+  const auto parallel = static_cast<std::size_t>(settings_->pool_connect_parallel);
+  for (std::size_t wanted = its_pool.connections_wanted();
+       wanted > 0 && its_pool.count(pool::ServerState::connecting) < parallel; --wanted) {
+    if (!its_pool.budget().take()) {
+      if (shared_.workers.size() > 1 &&
+          its_pool.budget().starve(number_, its_pool.waiting_since()))
+        for (Worker* worker : shared_.workers)
+          if (worker != this) worker->post(Starving{its_pool.key()});
+      return;
+    }
+    auto made = std::make_unique<Server>(*this, identity, *node);
+    Server& server = *made;
+    servers_.emplace(&server, std::move(made));
+    its_pool.add(server);
+    server.lifetime = jittered(settings_->pool_server_lifetime);
+    if (const conf::Status started = server.start(); !started) {
+      // The caller is placing somebody: the consequences come at the end of the turn.
+      failed_starts_.emplace_back(&server, started.error().message);
+      return;
+    }
+  }
+}
+
+// Up to a tenth shorter, so that what began together does not end together.
+Millis Worker::jittered(Millis time) {
+  const std::int64_t tenth = std::max<std::int64_t>(1, time.count() / 10);
+  return time - Millis(static_cast<std::int64_t>(random_()) % tenth);
+}
+
+void Worker::server_ready(Server& server) {
+  metrics_->servers_opened.add();
+  const std::size_t at = routing::index(server.node_id());
+  if (at < backoffs_.size()) backoffs_[at].succeeded();
+  pool::Pool& its_pool = *server.home;
+  its_pool.move_to(server, pool::ServerState::idle);
+  server.idle_since = now();
+  log_debug("server=" + server.node_name() + " user=" + server.identity().user +
+            " database=" + server.identity().dbname + " opened tls=" + server.tls_description());
+  if (stale(server)) {
+    retire(server, ServerEnd::node_changed);
+    return;
+  }
+  if (its_pool.longest_waiter() != nullptr) {
+    give(server, its_pool);
+  } else if (const auto hungry = its_pool.budget().hungrier_than(number_, Instant::max())) {
+    hand_over(server, *hungry);
+  }
+}
+
+void Worker::server_failed(Server& server, bool node_is_at_fault, std::string_view sqlstate,
+                           std::string_view message) {
+  if (server.state == pool::ServerState::closing) return;
+  metrics_->server_connect_failures.add();
+  pool::Pool& its_pool = *server.home;
+  Identity& identity = server.identity();
+  const std::size_t at = routing::index(server.node_id());
+  // Class 53: the node is well, and has no room for one more just now.
+  const bool no_room = sqlstate.starts_with("53");
+  const std::string words(message);
+  const std::string code(sqlstate);
+  log_warning("server=" + server.node_name() + " user=" + identity.user +
+              " database=" + identity.dbname + " could not be opened: " + code + " " + words);
+  retire(server, node_is_at_fault ? ServerEnd::connect_failed : ServerEnd::login_failed);
+  if (node_is_at_fault || no_room) nodes_failing_ = true;
+  if (node_is_at_fault || no_room)
+    backoffs_[at].failed(now(), settings_->pool_connect_backoff_min,
+                         settings_->pool_connect_backoff_max, random_);
+  if (node_is_at_fault) {
+    shared_.tell_control(NodeSuspected{its_pool.key().node});
+    replace_waiters(its_pool);
+    return;
+  }
+  if (no_room) return;  // those who wait go on waiting, for a release or for the next attempt
+  // Nobody who waits here will be let in: they hear the server's own words.
+  while (its_pool.longest_waiter() != nullptr) {
+    auto& client = static_cast<Client&>(*its_pool.longest_waiter());
+    stop_waiting(client);
+    if (std::exchange(client.admitted, false)) pool::leave(*client.tenant);
+    refusal(pool::Refusal::server_login);
+    if (client.state() == ClientState::login) {
+      client.fatal(ClientEnd::login_failed, code, words, "reason=server_login");
+    } else {
+      client.refuse(pool::Refusal::server_login, code, words);
+      client.refuse_waiting();
+    }
+  }
+}
+
+// Everybody who waits at this pool is placed anew: its node has failed, or is no longer what it was.
+void Worker::replace_waiters(pool::Pool& its_pool) {
+  std::vector<Client*> clients;
+  while (its_pool.longest_waiter() != nullptr) {
+    auto& client = static_cast<Client&>(*its_pool.longest_waiter());
+    stop_waiting(client);
+    clients.push_back(&client);
+  }
+  for (Client* client : clients) place_again(*client);
+}
+
+void Worker::place_again(Client& client) {
+  if (client.state() == ClientState::closing) return;
+  switch (place(client)) {
+    case Placed::linked: client.forward_waiting(); break;
+    case Placed::waits: break;
+    case Placed::refused: client.refuse_waiting(); break;
+  }
+}
+
+void Worker::retry_waiting() {
+  std::vector<Client*> clients;
+  for (Client* client = retry_.front(); client != nullptr; client = retry_.after(*client))
+    clients.push_back(client);
+  for (Client* client : clients) {
+    if (client->state() == ClientState::closing || !client->in_retry.linked()) continue;
+    if (client->waiting_for == WaitingFor::tenant && now() < client->not_before) continue;
+    retry_.remove(*client);
+    place_again(*client);
+  }
+}
+
+}  // namespace proxy

@@ -1,0 +1,254 @@
+#include "proxy/worker.h"
+
+#include <utility>
+
+#include "proxy/cancel.h"
+#include "proxy/client_login.h"
+#include "proxy/wire/sqlstate.h"
+
+// What happens because time has passed.
+namespace proxy {
+
+using conf::Instant;
+using conf::Millis;
+using namespace std::chrono_literals;
+
+void Worker::turn_end() {
+  metrics_->loop_turns.add();
+  const auto& counters = classifier_.counters();
+  metrics_->classifier_hits.add(counters.hits - metrics_->classifier_hits.read());
+  metrics_->classifier_misses.add(counters.misses - metrics_->classifier_misses.read());
+  // Those with plaintext that the loop cannot see are served again before it sleeps.
+  if (!again_.empty()) {
+    again_now_.swap(again_);
+    for (std::size_t i = 0; i < again_now_.size(); ++i)
+      if (again_now_[i] != nullptr) again_now_[i]->on_readable();
+    again_now_.clear();
+    if (!again_.empty()) loop_.wake();
+  }
+  after_turn();
+  bury();
+}
+
+// What could not be done while somebody was in the middle of something. Each may cause more of it.
+void Worker::after_turn() {
+  while (!broken_clients_.empty() || !broken_servers_.empty() || !released_servers_.empty() ||
+         !failed_starts_.empty()) {
+    for (const ClientId& id : std::exchange(broken_clients_, {}))
+      if (Client* client = find(id)) retire(*client, ClientEnd::gone);
+    for (const Server* server : std::exchange(broken_servers_, {}))
+      if (is_alive(server)) servers_.at(server)->lose("the connection was closed while it was written to");
+    for (const Server* server : std::exchange(released_servers_, {}))
+      if (is_alive(server) && server->client == nullptr) settle(*servers_.at(server));
+    for (const auto& [server, why] : std::exchange(failed_starts_, {}))
+      if (is_alive(server))
+        server_failed(*servers_.at(server), true, wire::sqlstate::kConnectionFailure, why);
+  }
+}
+
+void Worker::bury() {
+  // Destructors may retire others: the lists are swapped out before they are emptied.
+  for (auto batch = std::exchange(dead_clients_, {}); auto& one : batch) one.reset();
+  for (auto batch = std::exchange(dead_servers_, {}); auto& one : batch) one.reset();
+  for (auto batch = std::exchange(dead_cancellers_, {}); auto& one : batch) one.reset();
+}
+
+void Worker::tick() {
+  check_deadlines();
+  retry_waiting();
+  if (now() - last_slow_check_ >= kIdleTick) {
+    last_slow_check_ = now();
+    check_clients();
+    check_servers();
+    update_gauges();
+  }
+  const bool somebody_waits = !retry_.empty() || count(ClientState::waiting) > 0;
+  if (busy_tick_ && !somebody_waits) {
+    busy_tick_ = false;
+    tick_.every(kIdleTick);
+  }
+}
+
+// Clients that wait: for how long they may.
+void Worker::check_deadlines() {
+  const Instant at = now();
+  std::vector<std::pair<Client*, pool::Refusal>> late;
+  for (const ClientState state : {ClientState::waiting, ClientState::login})
+    each_client(state, [&](Client& client) {
+      if (client.waiting_for == WaitingFor::nothing) return;
+      const auto waited = at - client.waiting_since;
+      if (client.waiting_for == WaitingFor::node && waited > settings_->routing_primary_wait) {
+        late.emplace_back(&client, pool::Refusal::no_primary);
+      } else if (waited > settings_->pool_queue_timeout && client.server == nullptr) {
+        late.emplace_back(&client, pool::Refusal::queue_timeout);
+      }
+    });
+  for (const auto& [client, why] : late) {
+    if (client->state() != ClientState::waiting && client->state() != ClientState::login) continue;
+    stop_waiting(*client);
+    if (std::exchange(client->admitted, false)) pool::leave(*client->tenant);
+    if (why == pool::Refusal::no_primary) {
+      client->refuse(why, wire::sqlstate::kCannotConnectNow,
+                     "no primary is known at the moment (waited " +
+                         conf::print(settings_->routing_primary_wait) + ")",
+                     Millis(500 + static_cast<std::int64_t>(random_() % 500)));
+    } else {
+      client->refuse(why, wire::sqlstate::kQueryCanceled,
+                     "canceled after waiting " + conf::print(settings_->pool_queue_timeout) +
+                         " for a server connection (pool.queue_timeout)",
+                     Millis(100 + static_cast<std::int64_t>(random_() % 100)));
+    }
+    client->refuse_waiting();
+  }
+  // Pools with waiters whose connections failed, or whose budget has room again.
+  for (const auto& [key, identity] : identities_)
+    for (const auto& its_pool : identity->pools)
+      if (its_pool && its_pool->waiting() > 0) open_servers(*identity, *its_pool);
+}
+
+void Worker::check_clients() {
+  const Instant at = now();
+  struct Verdict {
+    Client* client;
+    ClientEnd end;
+  };
+  std::vector<Verdict> verdicts;
+  const auto look = [&](ClientState state, auto&& judge) {
+    each_client(state, [&](Client& client) {
+      if (const std::optional<ClientEnd> end = judge(client)) verdicts.push_back({&client, *end});
+    });
+  };
+  look(ClientState::login, [&](Client& client) -> std::optional<ClientEnd> {
+    if (client.login() != nullptr) client.login()->ask_again();
+    if (at - client.connected_at() > settings_->listen_login_timeout)
+      return ClientEnd::login_timeout;
+    return std::nullopt;
+  });
+  const auto slow = [&](const Client& client) {
+    return client.unsent() > 0 && at - client.unsent_since() > settings_->limits_slow_reader_timeout;
+  };
+  look(ClientState::active, [&](Client& client) -> std::optional<ClientEnd> {
+    if (slow(client)) return ClientEnd::slow_reader;
+    if (client.input_ended() && at - client.quiet_since() > settings_->pool_cleanup_timeout)
+      return ClientEnd::gone;
+    const bool idle_in_transaction = client.server != nullptr && client.server->pipeline.idle() &&
+                                     client.server->status != 'I';
+    if (idle_in_transaction && settings_->pool_idle_transaction_timeout.count() > 0 &&
+        at - client.quiet_since() > settings_->pool_idle_transaction_timeout)
+      return ClientEnd::idle_transaction_timeout;
+    return std::nullopt;
+  });
+  // There may be very many of these.
+  if (at - last_idle_check_ >= 1s) {
+    last_idle_check_ = at;
+    for (const ClientState state : {ClientState::idle, ClientState::waiting, ClientState::console})
+      look(state, [&](Client& client) -> std::optional<ClientEnd> {
+        if (slow(client)) return ClientEnd::slow_reader;
+        if (state == ClientState::idle && settings_->pool_client_idle_timeout.count() > 0 &&
+            at - client.quiet_since() > settings_->pool_client_idle_timeout)
+          return ClientEnd::idle_timeout;
+        return std::nullopt;
+      });
+  }
+  for (const Verdict& verdict : verdicts) {
+    Client& client = *verdict.client;
+    if (client.state() == ClientState::closing) continue;
+    switch (verdict.end) {
+      case ClientEnd::login_timeout:
+        metrics_->login_failures.add();
+        client.fatal(verdict.end, wire::sqlstate::kProtocolViolation,
+                     "login took longer than " + conf::print(settings_->listen_login_timeout) +
+                         " (listen.login_timeout)");
+        break;
+      case ClientEnd::idle_transaction_timeout:
+        client.fatal(verdict.end, "25P03",
+                     "terminating connection due to idle-in-transaction timeout "
+                     "(pool.idle_transaction_timeout)");
+        break;
+      case ClientEnd::idle_timeout:
+        client.fatal(verdict.end, "57P05",
+                     "terminating connection due to idle-session timeout (pool.client_idle_timeout)");
+        break;
+      default: retire(client, verdict.end); break;
+    }
+  }
+}
+
+void Worker::check_servers() {
+  const Instant at = now();
+  std::vector<std::pair<Server*, ServerEnd>> ends;
+  for (const auto& [server, owner] : servers_) {
+    switch (server->state) {
+      case pool::ServerState::connecting:
+        if (at - server->connected_at > settings_->pool_connect_timeout)
+          ends.emplace_back(owner.get(), ServerEnd::connect_failed);
+        break;
+      case pool::ServerState::idle:
+        if (at - server->connected_at > server->lifetime)
+          ends.emplace_back(owner.get(), ServerEnd::lifetime);
+        else if (at - server->idle_since > settings_->pool_server_idle_timeout)
+          ends.emplace_back(owner.get(), ServerEnd::idle_too_long);
+        else if (server->home->budget().open() > server->home->budget().limit())
+          ends.emplace_back(owner.get(), ServerEnd::surplus);
+        break;
+      case pool::ServerState::active:
+        if (server->is_reset_running() && at - server->reset_since() > settings_->pool_cleanup_timeout)
+          ends.emplace_back(owner.get(), ServerEnd::reset_failed);
+        break;
+      case pool::ServerState::closing: break;
+    }
+  }
+  for (const auto& [server, why] : ends) {
+    // An earlier one's end may have put this one to use.
+    if (server->state == pool::ServerState::closing ||
+        (server->state == pool::ServerState::active && !server->is_reset_running()))
+      continue;
+    if (why == ServerEnd::connect_failed) {
+      server_failed(*server, true, wire::sqlstate::kConnectionFailure,
+                    "connecting to " + server->node_name() + " took longer than " +
+                        conf::print(settings_->pool_connect_timeout) + " (pool.connect_timeout)");
+    } else if (why != ServerEnd::surplus ||
+               server->home->budget().open() > server->home->budget().limit()) {
+      retire(*server, why);
+    }
+  }
+  std::vector<Canceller*> overdue;
+  for (const auto& canceller : cancellers_)
+    if (at - canceller->started > 5s) overdue.push_back(canceller.get());
+  for (Canceller* canceller : overdue) {
+    // Where it is now nobody knows: the server that it may still hit goes with it.
+    Server* aim = std::exchange(canceller->server, nullptr);
+    cancel_finished(*canceller);
+    if (aim == nullptr) continue;
+    --aim->cancels;
+    aim->lifetime = Millis(0);  // its client may go on with it, nobody else
+    if (aim->client == nullptr) retire(*aim, ServerEnd::cancel_failed);
+  }
+}
+
+void Worker::update_gauges() {
+  metrics_->clients_idle.set(static_cast<std::int64_t>(count(ClientState::idle)));
+  metrics_->clients_active.set(static_cast<std::int64_t>(count(ClientState::active)));
+  metrics_->clients_waiting.set(static_cast<std::int64_t>(count(ClientState::waiting)));
+  std::int64_t idle = 0, active = 0, connecting = 0;
+  for (const auto& [key, identity] : identities_)
+    for (const auto& its_pool : identity->pools) {
+      if (!its_pool) continue;
+      its_pool->budget().report(
+          number_, {static_cast<std::int64_t>(its_pool->count(pool::ServerState::active)),
+                    static_cast<std::int64_t>(its_pool->waiting())});
+      idle += static_cast<std::int64_t>(its_pool->count(pool::ServerState::idle));
+      active += static_cast<std::int64_t>(its_pool->count(pool::ServerState::active));
+      connecting += static_cast<std::int64_t>(its_pool->count(pool::ServerState::connecting));
+    }
+  metrics_->servers_idle.set(idle);
+  metrics_->servers_active.set(active);
+  metrics_->servers_connecting.set(connecting);
+}
+
+void Worker::hurry() {
+  if (std::exchange(busy_tick_, true)) return;
+  tick_.every(kBusyTick);
+}
+
+}  // namespace proxy
