@@ -170,7 +170,7 @@ void Client::leave_if_done() {
 
 // --- bytes in --------------------------------------------------------------------------------------
 
-void Client::update_reading() {
+void Client::look_at_reading() {
   if (!socket_.is_open() || input_ended_) return;
   const std::size_t limit = worker_.settings().limits_batch.count;
   const bool server_full =
@@ -184,6 +184,19 @@ void Client::update_reading() {
   } else if (!socket_.reading()) {
     socket_.resume_reading();
     if (socket_.has_buffered()) worker_.read_again(*this);
+  }
+}
+
+void Client::keep_input(std::string_view bytes) {
+  worker_.take_spare(&input_);
+  input_.assign(bytes);
+}
+
+void Client::input_used(std::size_t size) {
+  if (size < input_.size()) {
+    input_.erase(0, size);
+  } else {
+    worker_.give_spare(&input_);
   }
 }
 
@@ -206,7 +219,7 @@ void Client::on_readable() {
     const std::size_t used = process(bytes);
     if (state_ == ClientState::closing) return;
     if (used < bytes.size()) {
-      input_.assign(bytes.substr(used));
+      keep_input(bytes.substr(used));
       update_reading();
     }
     return;
@@ -220,8 +233,7 @@ void Client::go_on() {
   if (!input_.empty()) {
     const std::size_t used = process(input_);
     if (state_ == ClientState::closing) return;
-    input_.erase(0, used);
-    if (input_.empty()) input_ = {};
+    input_used(used);
   }
   update_reading();
   leave_if_done();
@@ -431,8 +443,7 @@ bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
     case Worker::Placed::linked: {
       std::string prefix;
       if (!prepare_session(worker_, *this, *server, prefix)) {
-        waiting_size_ = bytes.size();
-        waiting_streams_ = scan.streams;
+        keep_waiting(bytes, scan);
         await_replay(prefix);
         return false;
       }
@@ -441,8 +452,7 @@ bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
       return true;
     }
     case Worker::Placed::waits:
-      waiting_size_ = bytes.size();
-      waiting_streams_ = scan.streams;
+      keep_waiting(bytes, scan);
       move_to(ClientState::waiting);
       return false;
     case Worker::Placed::refused:
@@ -454,6 +464,16 @@ bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
 
 bool Client::server_stale() const {
   return worker_.stale(*server);
+}
+
+// The batch goes on later, from the kept input. What its Parses are is known already.
+void Client::keep_waiting(std::string_view bytes, const Scan& scan) {
+  waiting_size_ = bytes.size();
+  waiting_streams_ = scan.streams;
+  if (worker_.parsed_here().empty()) return;
+  preparing().waiting_version = worker_.catalog()->version();
+  prepared->waiting.clear();
+  for (const ParsedHere& one : worker_.parsed_here()) prepared->waiting.push_back(one.facts);
 }
 
 void Client::await_replay(std::string_view queries) {
@@ -485,8 +505,8 @@ void Client::forward_waiting() {
   const std::size_t size = std::exchange(waiting_size_, 0);
   streaming_left_ = std::exchange(waiting_streams_, 0);
   forward_batch(worker_, *this, std::string_view(input_).substr(0, size), prefix, {});
-  input_.erase(0, size);
-  if (input_.empty()) input_ = {};
+  if (prepared) prepared->waiting.clear();
+  input_used(size);
   // More may be here: a pipeline, or the rest of a large message.
   if (!input_.empty()) {
     go_on();
@@ -591,7 +611,8 @@ void Client::refuse_waiting() {
   answer_refused(std::string_view(input_).substr(0, size), streams);
   if (state_ == ClientState::closing) return;
   streaming_left_ = streams;
-  input_.erase(0, size);
+  if (prepared) prepared->waiting.clear();
+  input_used(size);
   go_on();
 }
 

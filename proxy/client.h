@@ -110,6 +110,9 @@ struct ClientPrepared {
   // The SQL of the next batch deallocates the statement that these name; null: none.
   std::shared_ptr<const routing::Facts> deallocating;
   std::vector<std::string> doomed;  // errors that replace those of For::doomed requests, in order
+  // What the Parses of the batch that waits are, by the catalogue of that version.
+  std::vector<std::shared_ptr<const routing::Facts>> waiting;
+  std::uint64_t waiting_version = 0;
 };
 
 // One client connection, from accept to goodbye.
@@ -183,7 +186,10 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   void go_on();
   void pause_reading() { socket_.pause_reading(); }
   // Reading goes on unless there is more input kept than one batch may have, or the stream has ended.
-  void update_reading();
+  void update_reading() {
+    const bool at_ease = socket_.reading() && unsent() == 0 && input_.empty() && server == nullptr;
+    if (!at_ease) look_at_reading();
+  }
 
   // The kept input begins with the batch that waits: it is forwarded to `server` (linked already).
   void forward_waiting();
@@ -245,6 +251,11 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   bool take_batch(std::string_view bytes, Scan& scan, bool stay);
   void answer_refused(std::string_view bytes, std::size_t streams);
   void await_replay(std::string_view queries);
+  void look_at_reading();
+  void keep_waiting(std::string_view bytes, const Scan& scan);
+  // Bytes that cannot be used yet are kept; `size` of the kept ones have been used.
+  void keep_input(std::string_view bytes);
+  void input_used(std::size_t size);
   void greet();
   bool server_stale() const;
   void leave_if_done();

@@ -560,8 +560,11 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
         // What the scan found out is not found out again.
         const std::size_t parse = parses++;
         const auto facts = [&]() -> const FactsRef& {
-          return number < seen.size() ? worker.parsed_here()[parse].facts
-                                      : classify(worker, client, message.text);
+          if (!seen.empty()) return worker.parsed_here()[parse].facts;
+          if (client.prepared && parse < client.prepared->waiting.size() &&
+              client.prepared->waiting_version == worker.catalog()->version())
+            return client.prepared->waiting[parse];
+          return classify(worker, client, message.text);
         };
         if (message.name.empty()) {
           // A statement too large to be kept is gone when the client changes servers: it has no facts.

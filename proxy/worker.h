@@ -93,6 +93,18 @@ class Worker {
   // Messages on their way to a server are put together here, one batch at a time.
   std::string& scratch() { return scratch_; }
 
+  // Room for the input that a client must keep, from those who need theirs no more.
+  void take_spare(std::string* room) {
+    if (spare_.empty()) return;
+    *room = std::move(spare_.back());
+    spare_.pop_back();
+  }
+  void give_spare(std::string* room) {
+    room->clear();
+    if (spare_.size() < kSpares && room->capacity() <= kSpareSize) spare_.push_back(std::move(*room));
+    *room = {};
+  }
+
   std::uint64_t next_version() { return ++version_; }
 
   // --- clients --------------------------------------------------------------------------------------
@@ -234,6 +246,8 @@ class Worker {
   std::minstd_rand random_;
   std::unique_ptr<char[]> read_buffer_;
   std::string scratch_;
+  static constexpr std::size_t kSpares = 256, kSpareSize = 4096;
+  std::vector<std::string> spare_;
   std::uint64_t version_ = 0;
 
   struct Slot {

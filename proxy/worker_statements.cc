@@ -327,6 +327,8 @@ void Worker::feed_others(const pool::PoolKey& key) {
 }
 
 void Worker::open_servers(Identity& identity, pool::Pool& its_pool) {
+  const bool full = its_pool.budget().open() >= its_pool.budget().limit();
+  if (its_pool.connections_wanted() == 0 || (full && shared_.workers.size() == 1)) return;
   const routing::ClusterState* state = cluster(identity);
   const routing::NodeState* node = state == nullptr ? nullptr : state->find(its_pool.key().node);
   if (node == nullptr || node->ips.empty()) return;

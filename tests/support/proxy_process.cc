@@ -164,6 +164,7 @@ bool ProxyProcess::node_is(const std::string& address, const std::string& role) 
 
 bool ProxyProcess::ready(std::size_t replicas) const {
   if (proxy_binary() == "direct") return true;
+  int seen = 0;
   return eventually(
       [&] {
         Connection connection = console();
@@ -171,12 +172,11 @@ bool ProxyProcess::ready(std::size_t replicas) const {
         std::size_t primaries = 0;
         std::size_t usable = 0;
         for (int row = 0; row < nodes.rows(); ++row) {
-          const bool up = nodes.at(row, "status") == "up" || nodes.at(row, "state") == "up" ||
-                          nodes.at(row, "health") == "up";
-          if (up && nodes.at(row, "role") == "primary") ++primaries;
-          if (up && nodes.at(row, "role") == "replica") ++usable;
+          if (nodes.at(row, "accepted") == "primary") ++primaries;
+          if (nodes.at(row, "serves_reads") == "yes") ++usable;
         }
-        return primaries == 1 && usable >= replicas;
+        seen = primaries == 1 && usable >= replicas ? seen + 1 : 0;
+        return seen == 2;  // what the console says reaches the workers two milliseconds later
       },
       10s, 20ms);
 }
