@@ -299,6 +299,7 @@ std::size_t Client::process(std::string_view bytes) {
   std::size_t used = 0;
   while (used < bytes.size() && state_ != ClientState::closing) {
     const std::string_view rest = bytes.substr(used);
+    if (streaming_left_ > 0 || discarding_) scanned_ = 0;
     if (streaming_left_ > 0) {
       const std::size_t here = std::min(streaming_left_, rest.size());
       const bool to_server = server != nullptr && !discarding_ && !dropping_;
@@ -352,10 +353,19 @@ std::size_t Client::process(std::string_view bytes) {
     if (state_ == ClientState::waiting) break;
 
     const bool stay = must_stay(*this);
+    const bool may_grow = !(stay && server->pipeline.open_sequence());
+    if (scanned_ > 0 && may_grow && !grown_batch(worker_, rest, &scanned_)) {
+      in_process_ = false;
+      return used;
+    }
+    scanned_ = 0;
     Scan scan;
-    scan_batch(worker_, *this, rest, !(stay && server->pipeline.open_sequence()), &scan);
+    scan_batch(worker_, *this, rest, may_grow, &scan);
     switch (scan.what) {
-      case Scan::What::need_more: in_process_ = false; return used;
+      case Scan::What::need_more:
+        scanned_ = scan.whole;
+        in_process_ = false;
+        return used;
       case Scan::What::nothing: used += scan.size; break;
       case Scan::What::terminate:
         worker_.retire(*this, ClientEnd::goodbye);

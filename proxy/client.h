@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <list>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -104,12 +105,12 @@ struct ClientPrepared {
     last = nullptr;
     if (const auto found = named.find(name); found != named.end()) named.erase(found);
   }
-  std::vector<Tentative> tentative;
+  std::list<Tentative> tentative;  // in the order of their requests
   std::string unnamed;  // tail of the last Parse of the unnamed statement
   std::shared_ptr<const routing::Facts> unnamed_facts;
   // The SQL of the next batch deallocates the statement that these name; null: none.
   std::shared_ptr<const routing::Facts> deallocating;
-  std::vector<std::string> doomed;  // errors that replace those of For::doomed requests, in order
+  std::list<std::string> doomed;  // errors that replace those of For::doomed requests, in order
   // What the Parses of the batch that waits are, by the catalogue of that version.
   std::vector<std::shared_ptr<const routing::Facts>> waiting;
   std::uint64_t waiting_version = 0;
@@ -276,6 +277,7 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   net::Socket socket_;
   std::unique_ptr<ClientLogin> login_;
   std::size_t streaming_left_ = 0;     // bytes of a message too large to be kept, still to come
+  std::size_t scanned_ = 0;            // of the batch at the start of input_, which has not ended yet
   std::size_t waiting_size_ = 0;       // of the batch at the start of input_
   std::size_t waiting_streams_ = 0;    // bytes of its last message that are not in input_
   bool broken_ = false;                // a write has failed

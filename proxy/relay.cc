@@ -253,6 +253,7 @@ void scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may
         scan->facts.too_large = true;
         return batch(at);
       }
+      scan->whole = at;
       return;
     }
 
@@ -291,6 +292,7 @@ void scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may
     const bool too_large = !frame.complete && at + frame.size > limit;
     if (!frame.complete && !too_large) {
       if (at > 0 && !may_grow) return batch(at);
+      scan->whole = at;
       return;
     }
     BatchMessage& message =
@@ -379,6 +381,28 @@ void scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may
       return batch(at);
     }
   }
+}
+
+bool grown_batch(const Worker& worker, std::string_view bytes, std::size_t* whole) {
+  const std::size_t limit = worker.settings().limits_batch.count;
+  if (*whole > bytes.size()) return true;
+  while (*whole <= limit) {
+    wire::Frame frame;
+    const wire::Cut cut = wire::cut({bytes.data() + *whole, bytes.size() - *whole}, &frame);
+    if (cut == wire::Cut::need_more) return false;
+    if (cut == wire::Cut::malformed) return true;
+    switch (frame.type) {
+      case fe::kParse:
+      case fe::kBind:
+      case fe::kDescribe:
+      case fe::kExecute:
+      case fe::kClose: break;
+      default: return true;
+    }
+    if (!frame.complete) return *whole + frame.size > limit || (frame.size > kSmallMessage && is_small(frame.type));
+    *whole += frame.size;
+  }
+  return true;
 }
 
 bool must_stay(const Client& client) {

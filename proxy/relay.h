@@ -35,6 +35,8 @@ struct Scan {
   std::size_t size = 0;
   // The last message is too large to be kept: this many bytes of it are not among the `size`.
   std::size_t streams = 0;
+  // need_more: so many bytes are whole messages that do not end the batch. grown_batch() goes on there.
+  std::size_t whole = 0;
   routing::BatchFacts facts;
   Changes changes;
   std::shared_ptr<const routing::Facts> deallocating;  // DEALLOCATE of one statement, which it names
@@ -61,6 +63,11 @@ static_assert(std::is_trivially_destructible_v<BatchMessage>);
 // statement in it. Changes nothing but the classifier's cache, and Worker::batch_messages(): the first
 // messages of the batch, for forward_batch().
 void scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may_grow, Scan* scan);
+
+// More has arrived behind a batch whose first `whole` bytes have been scanned and did not end it. False: that
+// does not end it either, and `whole` has been moved on; so a batch of any number of pieces is scanned twice
+// at most, and walked through once.
+bool grown_batch(const Worker& worker, std::string_view bytes, std::size_t* whole);
 
 // True while the client's next batch must go to the server that it holds, whatever it is.
 bool must_stay(const Client& client);

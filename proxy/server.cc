@@ -230,11 +230,6 @@ void Server::login_done() {
   worker_->server_ready(*this);
 }
 
-void Server::drop_in_flight() {
-  while (in_flight.size() > pipeline.ready_owed() + std::size_t{1})
-    in_flight.erase(in_flight.begin() + 1);
-}
-
 namespace {
 
 // What goes to the client of one read: runs of the server's bytes, and now and then a few of ours.
@@ -452,7 +447,8 @@ std::size_t Server::relay(std::string_view bytes) {
 // An ErrorResponse that ends a request but not the connection. True: not for the client as it is.
 bool Server::on_error(const wire::Pipeline::Entry& failed, const wire::ErrorFields& error,
                       std::string_view* instead) {
-  const auto forget = [this](const wire::Pipeline::Entry& entry) {
+  std::size_t tentative = 0;
+  const auto forget = [this, &tentative](const wire::Pipeline::Entry& entry) {
     if (entry.request == Request::parse && entry.tag != 0 && entry.whom != For::local)
       statements.remove(entry.tag);
     if (entry.request == Request::parse && entry.tag == 0) {
@@ -461,17 +457,17 @@ bool Server::on_error(const wire::Pipeline::Entry& failed, const wire::ErrorFiel
     }
     if (entry.request == Request::close && entry.whom == For::nobody) statements_uncertain_ = true;
     const bool named = entry.request == Request::parse || entry.request == Request::close;
-    if (client != nullptr && named && entry.whom != For::nobody && entry.tag != 0) undo(entry.tag);
+    if (named && entry.whom != For::nobody && entry.tag != 0) ++tentative;
     if (client != nullptr && entry.whom == For::doomed &&
         !client->preparing().doomed.empty())
-      client->prepared->doomed.erase(client->prepared->doomed.begin());
+      client->prepared->doomed.pop_front();
   };
   bool swallow = false;
   if (failed.whom == For::doomed && client != nullptr &&
       !client->preparing().doomed.empty()) {
-    std::vector<std::string>& doomed = client->prepared->doomed;
+    std::list<std::string>& doomed = client->prepared->doomed;
     instead_ = std::move(doomed.front());
-    doomed.erase(doomed.begin());
+    doomed.pop_front();
     *instead = instead_;
     swallow = true;
   }
@@ -492,29 +488,31 @@ bool Server::on_error(const wire::Pipeline::Entry& failed, const wire::ErrorFiel
     if (!(first && entry.whom == For::doomed)) forget(entry);
     first = false;
   }
+  if (tentative > 0 && client != nullptr) undo_first(tentative);
   if (!in_flight.empty()) in_flight.front().failed = true;
   return swallow;
 }
 
+// Requests are answered in the order in which they were sent, so it is the first.
 void Server::settle(std::uint32_t id) {
-  if (!client->prepared) return;
-  auto& tentative = client->prepared->tentative;
-  const auto found = std::ranges::find(tentative, id, &Tentative::id);
-  if (found != tentative.end()) tentative.erase(found);
+  if (id == 0 || !client->prepared || client->prepared->tentative.empty()) return;
+  ENSURE(client->prepared->tentative.front().id == id);
+  client->prepared->tentative.pop_front();
 }
 
-void Server::undo(std::uint32_t id) {
+void Server::undo_first(std::size_t count) {
   if (!client->prepared) return;
-  auto& tentative = client->prepared->tentative;
-  for (auto it = tentative.rbegin(); it != tentative.rend(); ++it) {
-    if (it->id != id) continue;
+  std::list<Tentative>& tentative = client->prepared->tentative;
+  std::list<Tentative> undone;
+  undone.splice(undone.end(), tentative, tentative.begin(),
+                std::next(tentative.begin(), static_cast<std::ptrdiff_t>(
+                                                 std::min(count, tentative.size()))));
+  for (auto it = undone.rbegin(); it != undone.rend(); ++it) {
     if (it->closes) {
       client->prepared->named[it->name] = std::move(it->statement);
     } else {
       client->prepared->erase(it->name);
     }
-    tentative.erase(std::next(it).base());
-    return;
   }
 }
 
@@ -533,8 +531,7 @@ void Server::on_ready(char new_status, For whom) {
   const char old_status = std::exchange(status, new_status);
   if (whom == For::nobody) return;
   ENSURE(!in_flight.empty());
-  InFlight done = std::move(in_flight.front());
-  in_flight.erase(in_flight.begin());
+  InFlight done = in_flight.take_front();
   worker_->finished(*this, client, done, old_status, committed_);
   committed_ = false;
 }
@@ -581,7 +578,7 @@ void Server::reset() {
 
 void Server::undo_tentative() {
   if (client == nullptr || !client->prepared) return;
-  while (!client->prepared->tentative.empty()) undo(client->prepared->tentative.back().id);
+  undo_first(client->prepared->tentative.size());
 }
 
 void Server::detach() {

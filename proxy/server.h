@@ -10,6 +10,7 @@
 #include "pool/pool.h"
 #include "pool/prepared.h"
 #include "pool/session_settings.h"
+#include "proxy/fifo.h"
 #include "proxy/net/socket.h"
 #include "proxy/wire/backend.h"
 #include "proxy/wire/pipeline.h"
@@ -82,7 +83,7 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   routing::NodeRole role = routing::NodeRole::unknown;
   bool is_warm = false;             // it has run a statement
   bool was_primary = false;         // it has been written to: cut when somebody else is primary
-  std::vector<InFlight> in_flight;  // batches whose ReadyForQuery is due, oldest first
+  Fifo<InFlight> in_flight;         // batches whose ReadyForQuery is due, oldest first
   char status = 'I';                // transaction status of the last ReadyForQuery
   pool::SessionSettings session;    // RESET goes back to nothing: the server's own defaults
   pool::ServerStatements statements;
@@ -136,7 +137,7 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   void say_goodbye();
   // in_flight has one entry per ReadyForQuery that is owed, and one more while a sequence is open.
   void reconcile() {
-    if (in_flight.size() > pipeline.ready_owed() + std::size_t{1}) drop_in_flight();
+    in_flight.drop_behind_first(pipeline.ready_owed() + std::size_t{1});
   }
   // After a batch was forwarded: gives the answers that no byte of the server's has to wait for.
   void answer_locally();
@@ -162,12 +163,11 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   bool on_error(const wire::Pipeline::Entry& failed, const wire::ErrorFields& error,
                 std::string_view* instead);
   void on_ready(char new_status, wire::For whom);
-  void drop_in_flight();
   void after_answers();
   template <class Add>
   void take_local(Add add);
-  void settle(std::uint32_t id);  // the statement's Parse or Close was answered
-  void undo(std::uint32_t id);    // it was skipped
+  void settle(std::uint32_t id);   // the statement's Parse or Close was answered
+  void undo_first(std::size_t count);  // so many of them were skipped
   void parameter_changed(std::string_view name, std::string_view value);
   void login_done();
   void login_failed(bool node_is_at_fault, std::string sqlstate, std::string message);

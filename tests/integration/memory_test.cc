@@ -147,4 +147,69 @@ TEST_SUITE("integration/memory") {
     }
     CHECK(answered == 10000);
   }
+
+  TEST_CASE("a deep pipeline does not stop the worker for the others: Syncs, and Parses behind an error") {
+    ProxyProcess proxy(config_for(shared_cluster()));
+    RawClient client(proxy.port());
+    REQUIRE(client.login());
+    std::atomic<bool> running{true};
+    std::atomic<std::int64_t> longest{0};
+    std::thread bystander([&] {
+      for (Connection other = proxy.connect(); running;) {
+        Stopwatch watch;
+        if (other.scalar("select 1") != "1") longest = 3400000;
+        longest = std::max<std::int64_t>(longest, watch.elapsed().count());
+      }
+    });
+
+    std::string syncs;
+    for (int i = 0; i < 40000; ++i) syncs += sync_message();
+    REQUIRE(client.send(syncs));
+    int answered = 0;
+    while (answered < 40000 && client.read_until('Z').size() == 1) ++answered;
+    CHECK(answered == 40000);
+
+    std::string parses = parse_message("wrong", "select from from");
+    for (int i = 0; i < 40000; ++i)
+      parses += parse_message("s" + std::to_string(i), "select " + std::to_string(i));
+    REQUIRE(client.send(parses + sync_message()));
+    const std::vector<Message> after = client.read_until('Z', 30s);
+    REQUIRE(after.size() == 2);
+    CHECK(after[0].type == 'E');
+    // None of them exists, and each name is free.
+    REQUIRE(client.send(parse_message("s7", "select 7") + bind_message("", "s7") + execute_message("") +
+                        sync_message()));
+    for (const Message& message : client.read_until('Z')) CHECK(message.type != 'E');
+    running = false;
+    bystander.join();
+    CHECK(longest < (sanitized() ? 15000 : 3000));  // work that grows with the square of the depth takes longer at a stretch
+  }
+
+  TEST_CASE("a batch that arrives in many pieces is put together right, whatever the pieces") {
+    ProxyProcess proxy(config_for(shared_cluster()));
+    std::string batch = parse_message("piece", "select $1::text");
+    for (int i = 0; i < 50; ++i)
+      batch += bind_message("", "piece", {std::to_string(i)}) + describe_message('P', "") + execute_message("");
+    batch += sync_message();
+    for (const std::size_t piece : {std::size_t{1}, std::size_t{7}, std::size_t{100}, batch.size() - 1}) {
+      CAPTURE(piece);
+      RawClient client(proxy.port());
+      REQUIRE(client.login());
+      // Twice: what is remembered of the first batch must not be taken for the second's.
+      for (int round = 0; round < 2; ++round) {
+        const std::string& bytes = batch;
+        for (std::size_t at = 0; at < bytes.size(); at += piece) {
+          REQUIRE(client.send(bytes.substr(at, piece)));
+          if (piece > 1) std::this_thread::yield();
+        }
+        int rows = 0, errors = 0;
+        for (const Message& message : client.read_until('Z')) {
+          rows += message.type == 'D' ? 1 : 0;
+          errors += message.type == 'E' ? 1 : 0;
+        }
+        CHECK(rows == (round == 0 ? 50 : 0));    // the second Parse of the same name is refused
+        CHECK(errors == (round == 0 ? 0 : 1));
+      }
+    }
+  }
 }
