@@ -54,6 +54,8 @@ ReadReason why(const ClusterState& cluster, const ReadNeeds& needs) {
 std::map<int, int> simulate(const ClusterState& cluster,
                             const std::map<int, std::uint32_t>& slow_us, int clients, int reads,
                             unsigned seed) {
+  ClusterState published = cluster;
+  published.find_serving();  // as the monitor does
   auto loads = std::make_unique<NodeLoads>();
   std::minstd_rand random(seed);
   std::map<int, int> served;
@@ -68,7 +70,7 @@ std::map<int, int> simulate(const ClusterState& cluster,
       load.observe(first->second.second);
       running.erase(first);
     }
-    const ReadChoice choice = choose_replica(cluster, {}, *loads, random);
+    const ReadChoice choice = choose_replica(published, {}, *loads, random);
     if (!choice.replica) FAIL("no replica was chosen");
     const int node = static_cast<int>(index(*choice.replica));
     const auto slow = slow_us.find(node);
