@@ -42,7 +42,8 @@ TEST_SUITE("integration/cancel") {
           client.send(round % 3 == 0 ? "select 1" : "select pg_sleep(20)");
           if (round % 3 != 1) std::this_thread::sleep_for(20ms);
           if (!client.cancel()) return "cancel could not be sent";
-          // A cancel that comes too early or too late does nothing, as on Postgres: repeat it.
+          // A cancel that comes too early or too late does nothing, as on Postgres: repeat it, until the
+          // statement itself ends, which is then the failure.
           while (round % 3 != 0 && client.busy()) {
             client.cancel();
             std::this_thread::sleep_for(20ms);

@@ -78,7 +78,7 @@ class ReadLoad {
   std::vector<std::string> errors_;
 };
 
-// Waits until `node` serves nothing (or something) during 200 ms.
+// Did `node` serve anything during 200 ms? A look, which takes that long; callers repeat it to a deadline.
 bool serves(ReadLoad& load, std::size_t node) {
   const long before = load.served(node);
   std::this_thread::sleep_for(200ms);

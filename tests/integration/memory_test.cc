@@ -185,6 +185,29 @@ TEST_SUITE("integration/memory") {
     CHECK(longest < (sanitized() ? 15000 : 3000));  // work that grows with the square of the depth takes longer at a stretch
   }
 
+  TEST_CASE("what is remembered of a batch in pieces is not taken for the next batch's") {
+    ProxyProcess proxy(config_for(shared_cluster()));
+    RawClient client(proxy.port());
+    REQUIRE(client.login());
+    std::string first = parse_message("", "select 1");
+    for (int i = 0; i < 50; ++i) first += bind_message("", "") + execute_message("");
+    const std::size_t whole = first.size();  // messages before the Sync, which comes alone
+    REQUIRE(client.send(first));
+    // The only worker answers somebody else after it: it has been read.
+    CHECK(proxy.connect().scalar("select 1") == "1");
+    REQUIRE(client.send(sync_message()));
+    CHECK(client.read_until('Z').back().type == 'Z');
+    // At the place where the first batch's scan stopped, this one has what looks like a long message's head.
+    std::string second = parse_message("", "select $1::text") +
+                         bind_message("", "", {std::string(4 * whole, 'x')}) + execute_message("") +
+                         sync_message();
+    second.replace(whole, 5, std::string("P\0\0\xff\xff", 5));
+    REQUIRE(client.send(second));
+    const std::vector<Message> answer = client.read_until('Z');
+    REQUIRE(!answer.empty());
+    CHECK(answer.back().type == 'Z');
+  }
+
   TEST_CASE("a batch that arrives in many pieces is put together right, whatever the pieces") {
     ProxyProcess proxy(config_for(shared_cluster()));
     std::string batch = parse_message("piece", "select $1::text");
