@@ -563,10 +563,10 @@ void Client::welcome(std::string_view parameters) {
   wire::append_authentication_ok(message);
   message += parameters;
   cancel_secret = worker_.new_cancel_secret();
-  char key[4];
-  wire::store_u32(key, cancel_secret);
+  long_cancel_key = login_->asked().minor >= wire::kLongCancelKeysSince;
+  const CancelKey key = worker_.cancel_key(*this);
   wire::append_backend_key_data(
-      message, {Worker::cancel_pid(worker_.shared(), id_), std::string_view(key, sizeof key)});
+      message, {key.pid, cancel_key_bytes(key, worker_.shared().cancel_secret)});
   wire::append_ready_for_query(message, wire::TransactionStatus::idle);
   const std::string peer_text = login_->peer().text;
   login_ = nullptr;

@@ -130,6 +130,7 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   Identity* identity = nullptr;
   pool::Tenant* tenant = nullptr;
   std::uint32_t cancel_secret = 0;
+  bool long_cancel_key = false;        // it speaks a protocol that has them
 
   // --- session --------------------------------------------------------------------------------------
   std::unique_ptr<pool::SessionSettings> session;  // null until login is complete

@@ -66,6 +66,7 @@ int run(const std::string& file) {
 
   Shared shared(**settings);
   shared.mock_key = random_bytes(32);
+  shared.cancel_secret = random_bytes(32);
   shared.process = static_cast<std::uint8_t>(random_u32() % 32);
 
   const std::size_t asked = static_cast<std::size_t>((*settings)->workers);

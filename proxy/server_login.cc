@@ -92,7 +92,8 @@ void ServerLogin::send_startup() {
   stage_ = Stage::startup;
   std::string packet;
   // No settings of a client's: the connection must have the server's own defaults to go back to.
-  wire::append_startup(packet, 0,
+  // Servers before Postgres 18 know 3.0 only, and say so in a NegotiateProtocolVersion.
+  wire::append_startup(packet, wire::kMaxMinorVersion,
                        {{"user", server_.identity_->user}, {"database", server_.identity_->dbname}});
   server_.send(packet);
 }
@@ -109,7 +110,13 @@ bool ServerLogin::on_message(char type, std::string_view body) {
       return false;
     }
     case be::kNoticeResponse: return true;
-    case be::kNegotiateProtocolVersion: return true;
+    case be::kNegotiateProtocolVersion: {
+      const auto spoken = wire::decode_negotiate_protocol_version(body);
+      if (!spoken) return fail(spoken.error().message);
+      if (spoken->minor > wire::kMaxMinorVersion || !spoken->unknown_options.empty())
+        return fail("the server negotiates a protocol that it was not asked for");
+      return true;
+    }
     case be::kParameterStatus: {
       const auto status = wire::decode_parameter_status(body);
       if (!status) return fail(status.error().message);

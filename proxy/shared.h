@@ -61,6 +61,7 @@ struct Shared {
   routing::NodeLoads loads;
   Credentials credentials;
   std::string mock_key;       // secret: salts of users that do not exist
+  std::string cancel_secret;  // secret: of which long cancel keys are made
   std::uint8_t process = 0;   // in cancel keys: which of several processes issued it
   std::vector<Worker*> workers;
   std::function<void(ControlMessage)> tell_control;

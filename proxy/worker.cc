@@ -145,6 +145,12 @@ void Worker::client_opened(Client& client, const std::string& peer) {
 
 std::uint32_t Worker::new_cancel_secret() { return random_u32(); }
 
+CancelKey Worker::cancel_key(const Client& client) const {
+  return {.pid = cancel_pid(shared_, client.id()),
+          .secret = client.cancel_secret,
+          .is_long = client.long_cancel_key};
+}
+
 std::uint32_t Worker::cancel_pid(const Shared& shared, const ClientId& id) {
   return static_cast<std::uint32_t>(shared.process & 31U) << (kSlotBits + kWorkerBits) |
          static_cast<std::uint32_t>(id.worker) << kSlotBits | id.slot;
@@ -229,8 +235,8 @@ void Worker::cancel(const CancelClient& request) {
   }
   Client* client = slot < slots_.size() ? slots_[slot].client.get() : nullptr;
   if (client == nullptr || client->state() == ClientState::closing ||
-      client->state() == ClientState::login || client->cancel_secret == 0 ||
-      request.key.size() != 4 || wire::load_u32(request.key.data()) != client->cancel_secret) {
+      client->state() == ClientState::login ||
+      !is_cancel_key(request.key, cancel_key(*client), shared_.cancel_secret)) {
     done();
     return;
   }

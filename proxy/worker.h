@@ -16,6 +16,7 @@
 #include "pool/list.h"
 #include "pool/pool.h"
 #include "pool/session_settings.h"
+#include "proxy/cancel_key.h"
 #include "proxy/client.h"
 #include "proxy/messages.h"
 #include "proxy/net/loop.h"
@@ -184,6 +185,7 @@ class Worker {
   // Sends a cancel for what the server is doing; `requester` is told when it has been delivered.
   void send_cancel(Server& server, std::optional<ClientId> requester);
   void cancel_finished(Canceller& canceller);
+  CancelKey cancel_key(const Client& client) const;
   static std::uint32_t cancel_pid(const Shared& shared, const ClientId& id);
 
   // --- console --------------------------------------------------------------------------------------

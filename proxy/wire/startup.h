@@ -24,6 +24,7 @@ inline constexpr std::size_t kMaxCancelKey = 256;
 // We speak 3.0 and 3.2, whose only difference is the length of cancel keys. 3.1 was never used.
 inline constexpr std::uint16_t kMajorVersion = 3;
 inline constexpr std::uint16_t kMaxMinorVersion = 2;
+inline constexpr std::uint16_t kLongCancelKeysSince = 2;
 // Names longer than this are cut, as Postgres does before it looks them up (NAMEDATALEN - 1).
 inline constexpr std::size_t kMaxNameLength = 63;
 

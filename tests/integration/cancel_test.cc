@@ -1,7 +1,10 @@
+#include <algorithm>
+#include <string_view>
 #include <thread>
 #include <utility>
 
 #include "tests/integration/fixture.h"
+#include "tests/support/gate.h"
 #include "tests/support/raw_client.h"
 
 // A cancel reaches the statement that it was meant for, and nothing else.
@@ -93,6 +96,75 @@ TEST_SUITE("integration/cancel") {
       CHECK(stranger.closed());
     }
     CHECK(types(victim.read_until('Z')) == "TDCZ");
+  }
+
+  TEST_CASE(
+      "requirement 3: a client of protocol 3.2 gets a cancel key of 32 bytes, of which every byte counts") {
+    ProxyProcess proxy(config_for(shared_cluster()));
+    RawClient client(proxy.port());
+    client.send(startup_message({{"user", "app"}, {"database", "app"}}, (3 << 16) | 2));
+    const auto welcome = client.read_until('Z');
+    CHECK(types(welcome).find('v') == std::string::npos);
+    const auto found = std::find_if(welcome.begin(), welcome.end(),
+                                    [](const Message& message) { return message.type == 'K'; });
+    REQUIRE(found != welcome.end());
+    REQUIRE(found->body.size() == 4 + 32);
+    const auto pid = static_cast<std::uint32_t>(found->int32());
+    const std::string key = found->body.substr(4);
+
+    client.send(query_message("select pg_sleep(30)"));
+    std::vector<std::string> wrong = {key.substr(0, 4), key.substr(0, 31), key + '\0', std::string(256, 'x')};
+    for (const std::size_t at : {std::size_t{0}, std::size_t{4}, std::size_t{31}}) {
+      wrong.push_back(key);
+      wrong.back()[at] = static_cast<char>(wrong.back()[at] ^ 1);
+    }
+    for (const std::string& guess : wrong) {
+      RawClient stranger(proxy.port());
+      stranger.send(cancel_request(pid, guess));
+      CHECK(stranger.read_all(5s).empty());
+    }
+    CHECK_FALSE(client.read(100ms));
+    // It may come before the statement has begun: it is repeated until it meets it.
+    std::optional<Message> answer;
+    CHECK(eventually([&] {
+      RawClient canceller(proxy.port());
+      canceller.send(cancel_request(pid, key));
+      canceller.read_all(5s);
+      answer = client.read(50ms);
+      return answer.has_value();
+    }));
+    REQUIRE(answer);
+    if (answer->type != 'E') answer = client.read_until('E').back();
+    CHECK(answer->field('C') == "57014");
+  }
+
+  TEST_CASE(
+      "requirement 3: servers are asked for protocol 3.2, and a cancel uses whatever key they give") {
+    PgCluster& cluster = shared_cluster();
+    Gate gate(cluster.port(0));
+    ProxyProcess proxy(config_for(cluster).servers({gate.address()}));
+    Connection client = proxy.connect();
+    REQUIRE(client.send("select pg_sleep(30)"));
+    CHECK(eventually([&] {
+      return cluster.ask(0, "select count(*) from pg_stat_activity where usename = 'app' and state = "
+                            "'active' and query like '%pg_sleep(30)%'") == "1";
+    }));
+    CHECK(client.cancel());
+    CHECK(client.finish().code() == "57014");
+
+    const auto some = [&](bool from_target, std::string_view part) {
+      const auto heads = gate.heads(from_target);
+      return std::any_of(heads.begin(), heads.end(), [part](const std::string& head) {
+        return head.find(part) != std::string::npos;
+      });
+    };
+    using namespace std::string_view_literals;
+    CHECK(some(false, "\0\3\0\2user\0app\0"sv));
+    // Postgres 18 gives 32 bytes; older ones speak 3.0 and give four.
+    const bool speaks_it = std::stoi(cluster.ask(0, "show server_version_num")) >= 180000;
+    CHECK(some(true, "K\0\0\0\x28"sv) == speaks_it);
+    CHECK(some(false, "\0\0\0\x2c\x04\xd2\x16\x2e"sv) == speaks_it);
+    CHECK(some(false, "\0\0\0\x10\x04\xd2\x16\x2e"sv) != speaks_it);
   }
 
   TEST_CASE("the keys of two clients differ and cannot be told from each other") {

@@ -1,5 +1,6 @@
 #include "tests/support/gate.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 
@@ -96,7 +97,16 @@ void Gate::accept_loop() {
   }
 }
 
-bool Gate::move(int from, int to, bool from_target) {
+std::vector<std::string> Gate::heads(bool from_target) const {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::string> heads;
+  for (const auto& link : links_) heads.push_back(link->head[from_target ? 1 : 0]);
+  return heads;
+}
+
+bool Gate::move(Link& link, bool from_target) {
+  const int from = from_target ? link.target : link.client;
+  const int to = from_target ? link.client : link.target;
   char bytes[65536];
   const ssize_t n = recv(from, bytes, one_byte_ ? 1 : sizeof bytes, MSG_DONTWAIT);
   if (n < 0) return true;
@@ -109,6 +119,10 @@ bool Gate::move(int from, int to, bool from_target) {
     last = count >= budget;
     if (last) count = budget;
     budget_ = static_cast<std::ptrdiff_t>(budget - count);
+  }
+  if (std::string& head = link.head[from_target ? 1 : 0]; head.size() < kHead) {
+    const std::lock_guard lock(mutex_);
+    head.append(bytes, std::min(count, kHead - head.size()));
   }
   for (std::size_t sent = 0; sent < count && !closing_;) {
     const ssize_t written = send(to, bytes + sent, count - sent, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -139,8 +153,8 @@ void Gate::pump(Link& link) {
                         {.fd = link.target, .events = POLLIN, .revents = 0}};
     if (poll(waited, 2, 10) <= 0) continue;
     if (stopped_) continue;
-    if (waited[0].revents != 0) open = move(link.client, link.target, false);
-    if (open && waited[1].revents != 0) open = move(link.target, link.client, true);
+    if (waited[0].revents != 0) open = move(link, false);
+    if (open && waited[1].revents != 0) open = move(link, true);
   }
   close_abruptly(link.client);
   close(link.target);

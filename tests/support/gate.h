@@ -40,16 +40,21 @@ class Gate {
 
   std::size_t connections() const { return accepted_; }  // so far
 
+  // The first bytes (4 KiB at most) that each connection so far brought to the target, or from it.
+  std::vector<std::string> heads(bool from_target) const;
+
  private:
   struct Link {
     int client = -1, target = -1;
+    std::string head[2];  // by direction: to the target, from it
     std::thread thread;
   };
+  static constexpr std::size_t kHead = 4096;
 
   void listen_again();
   void accept_loop();
   void pump(Link& link);
-  bool move(int from, int to, bool from_target);
+  bool move(Link& link, bool from_target);
 
   std::uint16_t target_, port_ = 0;
   std::atomic<int> listener_{-1};
@@ -57,7 +62,7 @@ class Gate {
   std::atomic<std::ptrdiff_t> budget_{-1};
   std::atomic<std::int64_t> delay_{0};
   std::atomic<std::size_t> accepted_{0}, cuts_{0};
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::vector<std::unique_ptr<Link>> links_;
   std::thread acceptor_;
 };

@@ -160,9 +160,12 @@ Finished run(const std::vector<std::string>& command, SpawnOptions options,
   return {status.value_or(-1), read_file(options.output)};
 }
 
+constexpr const char* kDebian = "/usr/lib/postgresql/15/bin";
+
 std::string pg_program(const std::string& name) {
   const char* given = std::getenv("PGSLUICE_PG_BIN");
-  return std::string(given != nullptr ? given : "/usr/lib/postgresql/15/bin") + "/" + name;
+  const std::string there = std::string(given != nullptr ? given : kDebian) + "/" + name;
+  return std::filesystem::exists(there) ? there : kDebian + ("/" + name);
 }
 
 }  // namespace support

@@ -49,7 +49,7 @@ struct Finished {
 Finished run(const std::vector<std::string>& command, SpawnOptions options = {},
              std::chrono::milliseconds deadline = std::chrono::seconds(120));
 
-// Postgres' own programs: "/usr/lib/postgresql/15/bin/" + name, or below $PGSLUICE_PG_BIN.
+// Postgres' own programs: below $PGSLUICE_PG_BIN if they are there, else Debian's Postgres 15.
 std::string pg_program(const std::string& name);
 
 }  // namespace support

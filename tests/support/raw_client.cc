@@ -54,8 +54,8 @@ std::string startup_message(const std::vector<std::pair<std::string, std::string
   return untyped(body + '\0');
 }
 
-std::string cancel_request(std::uint32_t pid, std::uint32_t key) {
-  return untyped(int32_bytes(80877102) + int32_bytes(pid) + int32_bytes(key));
+std::string cancel_request(std::uint32_t pid, std::string_view key) {
+  return untyped(int32_bytes(80877102) + int32_bytes(pid) + std::string(key));
 }
 
 std::string query_message(std::string_view sql) { return message('Q', c_string(sql)); }

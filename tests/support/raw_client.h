@@ -22,7 +22,10 @@ std::string startup_message(const std::vector<std::pair<std::string, std::string
                             std::uint32_t version = 3 << 16);
 inline std::string ssl_request() { return untyped(int32_bytes(80877103)); }
 inline std::string gss_request() { return untyped(int32_bytes(80877104)); }
-std::string cancel_request(std::uint32_t pid, std::uint32_t key);
+std::string cancel_request(std::uint32_t pid, std::string_view key);
+inline std::string cancel_request(std::uint32_t pid, std::uint32_t key) {
+  return cancel_request(pid, int32_bytes(key));
+}
 std::string query_message(std::string_view sql);
 std::string parse_message(std::string_view name, std::string_view sql);
 std::string bind_message(std::string_view portal, std::string_view statement,
