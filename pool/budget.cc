@@ -11,16 +11,66 @@ constexpr auto relaxed = std::memory_order_relaxed;
 
 }  // namespace
 
-bool Budget::take() {
+std::string_view name(ServerLimit limit) {
+  switch (limit) {
+    case ServerLimit::pool: return "pool";
+    case ServerLimit::node: return "node";
+    case ServerLimit::database: return "database";
+    case ServerLimit::user: return "user";
+    case ServerLimit::count_: break;
+  }
+  return "unknown";
+}
+
+bool Quota::take() {
   std::int64_t open = open_.load(relaxed);
-  while (open < limit_.load(relaxed))
+  for (;;) {
+    const std::int64_t limit = limit_.load(relaxed);
+    if (limit > 0 && open >= limit) return false;
     if (open_.compare_exchange_weak(open, open + 1, relaxed)) return true;
-  return false;
+  }
+}
+
+void Quota::give_back() {
+  const std::int64_t before = open_.fetch_sub(1, relaxed);
+  ENSURE(before > 0);
+}
+
+std::shared_ptr<Quota> QuotaRegistry::find(const std::string& name) {
+  const std::lock_guard lock(mutex_);
+  std::shared_ptr<Quota>& quota = quotas_[name];
+  if (!quota) quota = std::make_shared<Quota>();
+  return quota;
+}
+
+bool Budget::take_below(std::int64_t most, ServerLimit* full) {
+  const auto refused = [full](ServerLimit limit) {
+    if (full != nullptr) *full = limit;
+    return false;
+  };
+  std::int64_t open = open_.load(relaxed);
+  do {
+    if (open >= std::min(most, limit_.load(relaxed))) return refused(ServerLimit::pool);
+  } while (!open_.compare_exchange_weak(open, open + 1, relaxed));
+  for (std::size_t i = 0; i < shared_.size(); ++i) {
+    if (!shared_[i] || shared_[i]->take()) continue;
+    for (std::size_t taken = 0; taken < i; ++taken)
+      if (shared_[taken]) shared_[taken]->give_back();
+    open_.fetch_sub(1, relaxed);
+    return refused(static_cast<ServerLimit>(i));
+  }
+  return true;
 }
 
 void Budget::give_back() {
   const std::int64_t before = open_.fetch_sub(1, relaxed);
   ENSURE(before > 0);
+  for (const auto& quota : shared_)
+    if (quota) quota->give_back();
+}
+
+bool Budget::shared_exceeded() const {
+  return std::ranges::any_of(shared_, [](const auto& quota) { return quota && quota->exceeded(); });
 }
 
 void Budget::report(std::size_t worker, Use use) {
@@ -62,12 +112,31 @@ std::optional<std::size_t> Budget::find_hungrier(std::size_t self,
   return hungriest;
 }
 
-std::shared_ptr<Budget> BudgetRegistry::find(const PoolKey& key, std::int64_t limit) {
+std::shared_ptr<Budget> BudgetRegistry::find(const PoolKey& key, const ServerLimits& limits) {
   const std::lock_guard lock(mutex_);
   std::shared_ptr<Budget>& budget = budgets_[key];
-  if (!budget) budget = std::make_shared<Budget>(limit);
-  budget->set_limit(limit);
+  if (!budget) {
+    budget = std::make_shared<Budget>(limits.pool);
+    const auto share = [&](ServerLimit limit, const std::string& whose) {
+      std::string quota(name(limit));
+      quota += '\0' + std::to_string(routing::index(key.node)) + '\0' + whose;
+      budget->shared_[static_cast<std::size_t>(limit)] = quotas_.find(quota);
+    };
+    share(ServerLimit::node, "");
+    share(ServerLimit::database, key.database);
+    share(ServerLimit::user, key.user);
+  }
+  budget->set_limit(limits.pool);
+  budget->shared(ServerLimit::node)->set_limit(limits.node);
+  budget->shared(ServerLimit::database)->set_limit(limits.database);
+  budget->shared(ServerLimit::user)->set_limit(limits.user);
   return budget;
+}
+
+std::shared_ptr<Budget> BudgetRegistry::find(const PoolKey& key) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = budgets_.find(key);
+  return found == budgets_.end() ? nullptr : found->second;
 }
 
 std::vector<std::pair<PoolKey, std::shared_ptr<const Budget>>> BudgetRegistry::all() const {

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <vector>
 
@@ -28,8 +29,47 @@ struct PoolKey {
   friend auto operator<=>(const PoolKey&, const PoolKey&) = default;
 };
 
+// How many of something there may be in the process, and how many there are. Exact, however many
+// threads ask; a limit of 0 is none. A lower limit takes nothing away from those who have.
+class Quota {
+ public:
+  bool take();
+  void give_back();
+
+  std::int64_t open() const { return open_.load(std::memory_order_relaxed); }
+  std::int64_t limit() const { return limit_.load(std::memory_order_relaxed); }
+  void set_limit(std::int64_t limit) { limit_.store(limit, std::memory_order_relaxed); }
+  bool full() const { return limit() > 0 && open() >= limit(); }
+  bool exceeded() const { return limit() > 0 && open() > limit(); }
+
+ private:
+  std::atomic<std::int64_t> open_{0}, limit_{0};
+};
+
+// Quotas by name, each made when it is first asked for and kept for good. Looked up under a lock when
+// a worker meets a database or a user for the first time.
+class QuotaRegistry {
+ public:
+  std::shared_ptr<Quota> find(const std::string& name);
+
+ private:
+  std::mutex mutex_;
+  std::map<std::string, std::shared_ptr<Quota>> quotas_;
+};
+
+// What limits the servers of a pool: its own size, and what it shares with other pools. In the order
+// in which they are taken; metric label.
+enum class ServerLimit : std::uint8_t { pool, node, database, user, count_ };
+std::string_view name(ServerLimit limit);
+
+// The limits of one pool, as configured. 0: none (but for `pool`, which then gives nothing).
+struct ServerLimits {
+  std::int64_t pool = 0, node = 0, database = 0, user = 0;
+};
+
 // How many servers one (node, database, user) may have over all workers, how many it has, and which
-// workers are starving: they have a client waiting, no server, and may not open one.
+// workers are starving: they have a client waiting, no server, and may not open one. A server counts
+// for its pool, and for the quotas of its node and of the database and the user on that node.
 //
 // All words are relaxed atomics, written without locks. With nobody starving, releasing a server
 // costs one load here.
@@ -37,10 +77,17 @@ class Budget {
  public:
   explicit Budget(std::int64_t limit) : limit_(limit) {}
 
-  // Takes the right to have one more server, if there is one left.
-  bool take();
+  // Takes the right to have one more server, if there is one left. If not, `full` (when given) is the
+  // limit that is in the way.
+  bool take(ServerLimit* full = nullptr) { return take_below(limit(), full); }
+  // The same while there are fewer than `most` servers, which may be less than the limit.
+  bool take_below(std::int64_t most, ServerLimit* full = nullptr);
   // A server is gone, or was never made.
   void give_back();
+  // The quota behind one of the limits; null for the pool's own, and where nothing is shared.
+  Quota* shared(ServerLimit limit) const { return shared_[static_cast<std::size_t>(limit)].get(); }
+  // A reload has lowered a limit that is shared below what is open.
+  bool shared_exceeded() const;
 
   std::int64_t open() const { return open_.load(std::memory_order_relaxed); }
   std::int64_t limit() const { return limit_.load(std::memory_order_relaxed); }
@@ -66,6 +113,7 @@ class Budget {
   }
 
  private:
+  friend class BudgetRegistry;
   std::optional<std::size_t> find_hungrier(std::size_t self, Instant own_longest_waiter) const;
 
   std::atomic<std::int64_t> open_{0};
@@ -73,17 +121,23 @@ class Budget {
   std::atomic<std::int32_t> starving_{0};
   std::array<std::atomic<std::int64_t>, kMaxWorkers> since_{};  // 0: not starving
   std::array<std::atomic<std::int32_t>, kMaxWorkers> in_use_{}, waiting_{};
+  // By ServerLimit; set when it is made.
+  std::array<std::shared_ptr<Quota>, static_cast<std::size_t>(ServerLimit::count_)> shared_;
 };
 
 // All budgets of the process. Looked up under a lock when a worker makes a pool, never per statement.
 class BudgetRegistry {
  public:
-  std::shared_ptr<Budget> find(const PoolKey& key, std::int64_t limit);
+  // Its limits become these.
+  std::shared_ptr<Budget> find(const PoolKey& key, const ServerLimits& limits);
+  // Null: there has never been such a pool.
+  std::shared_ptr<Budget> find(const PoolKey& key) const;
   std::vector<std::pair<PoolKey, std::shared_ptr<const Budget>>> all() const;
 
  private:
   mutable std::mutex mutex_;
   std::map<PoolKey, std::shared_ptr<Budget>> budgets_;
+  QuotaRegistry quotas_;
 };
 
 }  // namespace pool

@@ -57,7 +57,7 @@ pool::Pool& Worker::make_pool(Identity& identity, routing::NodeId node) {
   std::unique_ptr<pool::Pool>& pool = identity.pools[at];
   if (!pool) {
     pool::PoolKey key{node, identity.database, identity.user};
-    auto budget = shared_.budgets.find(key, identity.pool_size);
+    auto budget = shared_.budgets.find(key, {.pool = identity.pool_size});
     pool = std::make_unique<pool::Pool>(std::move(key), std::move(budget));
   }
   return *pool;
@@ -293,7 +293,7 @@ void Worker::take_server(ServerHandover&& message) {
   metrics_->server_handovers_in.add();
   Identity* owner = identity(message.key.database, message.key.user);
   if (owner == nullptr) {  // a reload has removed its database; the socket closes itself
-    shared_.budgets.find(message.key, 0)->give_back();
+    shared_.budgets.find(message.key)->give_back();
     return;
   }
   Server& server = *message.server;

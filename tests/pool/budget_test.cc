@@ -203,9 +203,9 @@ TEST_SUITE("pool/budget registry") {
   TEST_CASE("one key has one budget, and the newest limit") {
     BudgetRegistry registry;
     const PoolKey key{routing::NodeId{1}, "shop", "alice"};
-    const auto first = registry.find(key, 5);
+    const auto first = registry.find(key, {.pool = 5});
     CHECK(first->take());
-    const auto again = registry.find(key, 9);
+    const auto again = registry.find(key, {.pool = 9});
     CHECK(again == first);
     CHECK(first->limit() == 9);
     CHECK(first->open() == 1);
@@ -213,10 +213,10 @@ TEST_SUITE("pool/budget registry") {
 
   TEST_CASE("another node, database or user is another budget") {
     BudgetRegistry registry;
-    const auto one = registry.find({routing::NodeId{1}, "shop", "alice"}, 5);
-    CHECK(registry.find({routing::NodeId{2}, "shop", "alice"}, 5) != one);
-    CHECK(registry.find({routing::NodeId{1}, "mall", "alice"}, 5) != one);
-    CHECK(registry.find({routing::NodeId{1}, "shop", "bob"}, 5) != one);
+    const auto one = registry.find({routing::NodeId{1}, "shop", "alice"}, {.pool = 5});
+    CHECK(registry.find({routing::NodeId{2}, "shop", "alice"}, {.pool = 5}) != one);
+    CHECK(registry.find({routing::NodeId{1}, "mall", "alice"}, {.pool = 5}) != one);
+    CHECK(registry.find({routing::NodeId{1}, "shop", "bob"}, {.pool = 5}) != one);
     CHECK(registry.all().size() == 4);
   }
 
@@ -227,10 +227,103 @@ TEST_SUITE("pool/budget registry") {
     for (std::size_t i = 0; i < got.size(); ++i)
       threads.emplace_back([&registry, &got, i] {
         for (int round = 0; round < 500; ++round)
-          got[i] = registry.find({routing::NodeId{1}, "shop", std::to_string(round)}, 5);
+          got[i] = registry.find({routing::NodeId{1}, "shop", std::to_string(round)}, {.pool = 5});
       });
     for (std::thread& thread : threads) thread.join();
     CHECK(registry.all().size() == 500);
     for (const auto& budget : got) CHECK(budget == got[0]);
+  }
+
+  TEST_CASE("a quota gives up to its limit, and everything when it has none") {
+    Quota quota;
+    for (int i = 0; i < 100; ++i) CHECK(quota.take());
+    CHECK_FALSE(quota.full());
+    quota.set_limit(101);
+    CHECK(quota.take());
+    CHECK_FALSE(quota.take());
+    CHECK(quota.full());
+    CHECK_FALSE(quota.exceeded());
+    quota.set_limit(100);
+    CHECK(quota.exceeded());
+    quota.give_back();
+    CHECK_FALSE(quota.take());
+    quota.give_back();
+    CHECK(quota.take());
+    CHECK_FALSE(quota.take());
+  }
+
+  TEST_CASE("a server counts for its node, its database and its user there; the limit that is full is named") {
+    BudgetRegistry registry;
+    const ServerLimits limits{.pool = 3, .node = 5, .database = 4, .user = 2};
+    const auto node = [](std::uint16_t number) { return static_cast<routing::NodeId>(number); };
+    const auto shop_app = registry.find({node(1), "shop", "app"}, limits);
+    const auto shop_web = registry.find({node(1), "shop", "web"}, limits);
+    const auto shop_job = registry.find({node(1), "shop", "job"}, limits);
+    const auto blog_app = registry.find({node(1), "blog", "app"}, limits);
+    const auto blog_web = registry.find({node(1), "blog", "web"}, limits);
+    const auto elsewhere = registry.find({node(2), "shop", "app"}, limits);
+    ServerLimit full = ServerLimit::count_;
+    CHECK(shop_app->take(&full));
+    CHECK(shop_app->take(&full));
+    CHECK_FALSE(shop_app->take(&full));
+    CHECK(full == ServerLimit::user);
+    CHECK(shop_app->open() == 2);  // what was taken on the way has been given back
+    CHECK_FALSE(blog_app->take(&full));
+    CHECK(full == ServerLimit::user);
+    CHECK(shop_web->take(&full));
+    CHECK(shop_web->take(&full));
+    CHECK_FALSE(shop_job->take(&full));
+    CHECK(full == ServerLimit::database);
+    CHECK(shop_app->shared(ServerLimit::database)->full());
+    CHECK(elsewhere->take(&full));  // limits are each node's
+    shop_web->give_back();
+    CHECK(blog_web->take(&full));
+    CHECK(shop_job->take(&full));
+    const auto blog_job = registry.find({node(1), "blog", "job"}, limits);
+    CHECK_FALSE(blog_job->take(&full));
+    CHECK(full == ServerLimit::node);
+    CHECK_FALSE(blog_job->shared_exceeded());
+    (void)registry.find({node(1), "shop", "app"}, {.pool = 3, .node = 4, .database = 4, .user = 2});
+    CHECK(blog_job->shared_exceeded());
+    CHECK(registry.find({node(3), "shop", "app"}) == nullptr);
+    CHECK(registry.find({node(2), "shop", "app"}) == elsewhere);
+  }
+
+  TEST_CASE("what keeps a pool filled takes no more than its minimum, and never more than the limit") {
+    Budget budget(3);
+    CHECK(budget.take_below(2));
+    CHECK(budget.take_below(2));
+    CHECK_FALSE(budget.take_below(2));
+    CHECK(budget.take());
+    budget.set_limit(1);
+    CHECK_FALSE(budget.take_below(10));
+    CHECK(budget.open() == 3);
+  }
+
+  TEST_CASE("shared limits hold exactly, however many threads take and give back") {
+    BudgetRegistry registry;
+    std::vector<std::shared_ptr<Budget>> budgets;
+    for (const char* user : {"a", "b", "c", "d"})
+      budgets.push_back(registry.find({static_cast<routing::NodeId>(1), "shop", user},
+                                      {.pool = 10, .node = 7, .database = 5}));
+    std::atomic<std::int64_t> most{0};
+    std::vector<std::thread> threads;
+    for (const auto& budget : budgets)
+      threads.emplace_back([&most, budget] {
+        for (int i = 0; i < 5000; ++i) {
+          if (!budget->take()) continue;
+          const std::int64_t open = budget->shared(ServerLimit::database)->open();
+          std::int64_t before = most;
+          while (open > before && !most.compare_exchange_weak(before, open)) {
+          }
+          budget->give_back();
+        }
+      });
+    for (std::thread& thread : threads) thread.join();
+    CHECK(most <= 5);
+    CHECK(most >= 1);
+    for (const auto& budget : budgets) CHECK(budget->open() == 0);
+    CHECK(budgets[0]->shared(ServerLimit::node)->open() == 0);
+    CHECK(budgets[0]->shared(ServerLimit::database)->open() == 0);
   }
 }
