@@ -339,10 +339,10 @@ class Loader {
     return true;
   }
 
-  template <class O>
-  bool read_kind(const toml::node& node, const std::string& path, const OwnInt<O>& kind,
-                 std::optional<std::int64_t>& field) {
-    const auto value = number<std::int64_t>(node);
+  template <class O, class T>
+  bool read_kind(const toml::node& node, const std::string& path, const Own<O, T>& kind,
+                 std::optional<T>& field) {
+    const auto value = number<T>(node);
     if (!value || *value < kind.min || *value > kind.max) return wrong(node, path, kind);
     field = value;
     return true;
@@ -526,6 +526,9 @@ class Loader {
         problem(line_of_key({path}), path +
                                          " has the name of the admin console; it must be "
                                          "another (dbname can still lead to this one)");
+      if (name == "*" && !database.min_size_users.empty())
+        problem(line_of_key({path + ".min_size_users"}),
+                path + ".min_size_users names users; it must be in a section that names a database");
       if (database.cluster.empty() || settings_.clusters.contains(database.cluster)) continue;
       std::vector<std::string_view> known;
       for (const auto& [cluster, unused] : settings_.clusters) known.push_back(cluster);

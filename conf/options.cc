@@ -27,6 +27,9 @@ constexpr Bytes kKiB{1 << 10};
 constexpr Bytes kMiB{1 << 20};
 constexpr Bytes kGiB{1 << 30};
 constexpr Millis kDay = 24h;
+// What Linux takes (MAX_TCP_KEEPIDLE, MAX_TCP_KEEPCNT).
+constexpr Millis kMaxKeepalive = 32'767s;
+constexpr std::int64_t kMaxProbes = 127;
 
 // Rates and bursts up to here keep the nanosecond arithmetic of the rate limiter exact.
 constexpr std::int64_t kMaxRate = 1'000'000'000;
@@ -81,6 +84,16 @@ constexpr Option kOptions[] = {
     {"listen.backlog", Int{&S::listen_backlog, 4'096, 1, 65'535}, at_start,
      "Connections that the kernel holds until they are accepted: more survives a larger burst of "
      "logins (the kernel's somaxconn caps it)."},
+    {"listen.clients_per_address", Int{&S::listen_clients_per_address, 0, 0, 1'000'000}, at_reload,
+     "Clients at once from one address (all unix sockets are one); the next is refused with 53300 "
+     "before it says who it is: more lets one machine take a larger part; 0 sets no limit."},
+    {"listen.clients_per_database", Int{&S::listen_clients_per_database, 0, 0, 1'000'000},
+     at_reload,
+     "Clients at once in one database; the next is refused with 53300: more lets one database take "
+     "a larger part; 0 sets no limit."},
+    {"listen.clients_per_user", Int{&S::listen_clients_per_user, 0, 0, 1'000'000}, at_reload,
+     "Clients at once of one user; the next is refused with 53300: more lets one user take a larger "
+     "part; 0 sets no limit."},
     {"listen.login_timeout", Time{&S::listen_login_timeout, 10s, 10ms, 1h}, at_reload,
      "How long a client may take to log in: longer is kinder to slow networks and lets strangers "
      "hold connections longer."},
@@ -89,9 +102,22 @@ constexpr Option kOptions[] = {
      "Clients at once; one more is refused with 53300: more needs memory and file descriptors."},
     {"listen.port", Int{&S::listen_port, 6432, 1, 65'535}, at_start,
      "The TCP port, and the number in the unix socket's name."},
-    {"listen.tcp_keepalive", Time{&S::listen_tcp_keepalive, 60s, 0ms, kDay}, at_reload,
-     "Silence before TCP asks whether the peer is still there: longer notices vanished peers "
-     "later; 0 leaves it to the system."},
+    {"listen.tcp_keepalive", Time{{&S::listen_tcp, &TcpSettings::keepalive}, 60s, 0ms, kMaxKeepalive},
+     at_reload,
+     "Silence before TCP asks whether a client is still there, of connections made from then on: "
+     "longer notices vanished clients later; 0 leaves it to the system."},
+    {"listen.tcp_keepalive_count",
+     Int{{&S::listen_tcp, &TcpSettings::keepalive_count}, 0, 0, kMaxProbes}, at_reload,
+     "Such questions without an answer after which a client is gone: more forgives longer outages "
+     "of the network; 0 leaves it to the system."},
+    {"listen.tcp_keepalive_interval",
+     Time{{&S::listen_tcp, &TcpSettings::keepalive_interval}, 10s, 0ms, kMaxKeepalive}, at_reload,
+     "Time between two such questions: longer notices vanished clients later; 0 leaves it to the "
+     "system."},
+    {"listen.tcp_user_timeout",
+     Time{{&S::listen_tcp, &TcpSettings::user_timeout}, 0ms, 0ms, kDay}, at_reload,
+     "How long bytes sent to a client may stay unacknowledged before it is gone: longer forgives "
+     "longer outages of the network; 0 leaves it to the system."},
     {"listen.unix_socket_dir", String{&S::listen_unix_socket_dir, ""}, at_start,
      "Folder of the unix socket .s.PGSQL.PORT; empty for none."},
     {"log.connections", Bool{&S::log_connections, false}, at_reload,
@@ -104,6 +130,10 @@ constexpr Option kOptions[] = {
      "The address on which /metrics is served."},
     {"metrics.port", Int{&S::metrics_port, 9'632, 0, 65'535}, at_start,
      "The port on which /metrics is served; 0 serves none."},
+    {"pool.cancel_timeout", Time{&S::pool_cancel_timeout, 5s, 10ms, 10min}, at_reload,
+     "How long a cancel may be on its way to a node, and a server may go on after one for "
+     "pool.query_timeout, before that server is closed: longer saves servers of slow nodes and "
+     "keeps those that hang."},
     {"pool.cleanup_timeout", Time{&S::pool_cleanup_timeout, 5s, 1ms, 1h}, at_reload,
      "How long a server may take to be cleaned behind a client that left (ROLLBACK, DISCARD ALL) before it "
      "is closed, and how long a client that has closed its half is still answered: longer saves more "
@@ -131,8 +161,15 @@ constexpr Option kOptions[] = {
      at_reload,
      "Prepared statements kept on each server connection: more prepares again less often and takes "
      "more of the server's memory."},
+    {"pool.min_size", Int{&S::pool_min_size, 0, 0, 10'000}, at_reload,
+     "Server connections that a pool is kept at from its first client on, though nobody uses them "
+     "(at most pool.size): more are ready for a sudden load and take more of max_connections; 0 "
+     "keeps none."},
     {"pool.mode", Mode{&S::pool_mode, PoolMode::transaction}, at_start,
      "When a server goes back to its pool: after each transaction, or when its client leaves."},
+    {"pool.query_timeout", Time{&S::pool_query_timeout, 0ms, 0ms, 30 * kDay}, at_reload,
+     "A statement that runs for this long is canceled and answered with 57014: longer lets slower "
+     "statements finish and hold their servers; 0 never."},
     {"pool.queue_timeout", Time{&S::pool_queue_timeout, 10s, 1ms, kDay}, at_reload,
      "The longest wait for a server, answered with 57014: longer rides out longer peaks and tells "
      "clients later."},
@@ -142,9 +179,37 @@ constexpr Option kOptions[] = {
     {"pool.server_lifetime", Time{&S::pool_server_lifetime, 1h, 1ms, 30 * kDay}, at_reload,
      "A server connection is closed when it is this old and free: longer reconnects less often and "
      "keeps grown backends longer."},
+    {"pool.servers_per_database", Int{&S::pool_servers_per_database, 0, 0, 100'000}, at_reload,
+     "Server connections of one database on each node, over all its users: more runs more at once "
+     "and takes more of max_connections; 0 sets no limit."},
+    {"pool.servers_per_node", Int{&S::pool_servers_per_node, 0, 0, 100'000}, at_reload,
+     "Server connections to each node, over all pools (probes have their own): more runs more at "
+     "once and takes more of max_connections; 0 sets no limit."},
+    {"pool.servers_per_user", Int{&S::pool_servers_per_user, 0, 0, 100'000}, at_reload,
+     "Server connections of one user on each node, over all its databases: more runs more at once "
+     "and takes more of max_connections; 0 sets no limit."},
     {"pool.size", Int{&S::pool_size, 20, 1, 10'000}, at_reload,
      "Server connections per node, database and user, over all workers: more runs more statements "
      "at once and takes more of max_connections."},
+    {"pool.tcp_keepalive", Time{{&S::pool_tcp, &TcpSettings::keepalive}, 60s, 0ms, kMaxKeepalive},
+     at_reload,
+     "Silence before TCP asks whether a server is still there, of connections made from then on: "
+     "longer notices vanished nodes later; 0 leaves it to the system."},
+    {"pool.tcp_keepalive_count",
+     Int{{&S::pool_tcp, &TcpSettings::keepalive_count}, 0, 0, kMaxProbes}, at_reload,
+     "Such questions without an answer after which a server is gone: more forgives longer outages "
+     "of the network; 0 leaves it to the system."},
+    {"pool.tcp_keepalive_interval",
+     Time{{&S::pool_tcp, &TcpSettings::keepalive_interval}, 10s, 0ms, kMaxKeepalive}, at_reload,
+     "Time between two such questions: longer notices vanished nodes later; 0 leaves it to the "
+     "system."},
+    {"pool.tcp_user_timeout", Time{{&S::pool_tcp, &TcpSettings::user_timeout}, 0ms, 0ms, kDay},
+     at_reload,
+     "How long bytes sent to a server may stay unacknowledged before it is gone: longer forgives "
+     "longer outages of the network; 0 leaves it to the system."},
+    {"pool.transaction_timeout", Time{&S::pool_transaction_timeout, 0ms, 0ms, 30 * kDay}, at_reload,
+     "A client whose transaction, or single statement, takes this long is disconnected with 25P04: "
+     "longer lets it hold its server and locks longer; 0 never."},
     {"probe.interval", Time{&S::probe_interval, 500ms, 10ms, 1min}, at_reload,
      "Pause between two questions to a node about its role and lag: longer asks less and notices "
      "failure, promotion and lag later."},

@@ -17,21 +17,30 @@
 // readers are load.cc, which fills fields from TOML, and render.cc, which prints them.
 namespace conf {
 
-// Where a value lives inside Owner: a member, or a member of its `tenant_default`.
+// Where a value lives inside Owner: a member, or a member of a struct in it (tenant limits, TCP).
 template <class Owner, class T>
 class Field {
  public:
   constexpr Field(T Owner::*direct) : direct_(direct) {}
   constexpr Field(TenantLimits Owner::*outer, T TenantLimits::*inner)
-      : outer_(outer), inner_(inner) {}
+      : tenant_(outer), in_tenant_(inner) {}
+  constexpr Field(TcpSettings Owner::*outer, T TcpSettings::*inner) : tcp_(outer), in_tcp_(inner) {}
 
-  T& in(Owner& owner) const { return direct_ ? owner.*direct_ : owner.*outer_.*inner_; }
-  const T& in(const Owner& owner) const { return direct_ ? owner.*direct_ : owner.*outer_.*inner_; }
+  T& in(Owner& owner) const { return find(owner); }
+  const T& in(const Owner& owner) const { return find(owner); }
 
  private:
+  template <class Some>
+  auto& find(Some& owner) const {
+    if (direct_) return owner.*direct_;
+    return tenant_ ? owner.*tenant_.*in_tenant_ : owner.*tcp_.*in_tcp_;
+  }
+
   T Owner::*direct_ = nullptr;
-  TenantLimits Owner::*outer_ = nullptr;
-  T TenantLimits::*inner_ = nullptr;
+  TenantLimits Owner::*tenant_ = nullptr;
+  T TenantLimits::*in_tenant_ = nullptr;
+  TcpSettings Owner::*tcp_ = nullptr;
+  T TcpSettings::*in_tcp_ = nullptr;
 };
 
 // The kinds of value. A new kind needs: its struct, its place in Value, expectation() below,
@@ -71,10 +80,10 @@ struct Choice {
   Enum fallback;
 };
 // Overrides for one section; unset by default, and then the option of that name counts.
-template <class Owner>
-struct OwnInt {
-  Field<Owner, std::optional<std::int64_t>> field;
-  std::int64_t min, max;
+template <class Owner, class T>
+struct Own {
+  Field<Owner, std::optional<T>> field;
+  T min, max;
 };
 template <class Owner>
 struct OwnMode {
@@ -90,7 +99,7 @@ template <class O>
 using Value = std::variant<Bounded<O, std::int64_t>, Bounded<O, Millis>, Bounded<O, Bytes>, Flag<O>,
                            Text<O>, Secret<O>, Names<O>, Choice<O, AuthMethod>, Choice<O, PoolMode>,
                            Choice<O, TlsMode>, Choice<O, Consistency>, Choice<O, TenantBy>,
-                           Choice<O, LogLevel>, OwnInt<O>, OwnMode<O>, Servers<O>>;
+                           Choice<O, LogLevel>, Own<O, std::int64_t>, Own<O, Millis>, OwnMode<O>, Servers<O>>;
 
 // When a changed value counts: after a restart, or from the next reload on.
 enum class Applies : std::uint8_t { at_start, at_reload };
@@ -157,17 +166,19 @@ std::string expect_range(std::string_view what, T min, T max, std::string_view e
 }
 std::string expect_words(const std::string_view* words, std::size_t count);
 
-template <class O>
-std::string expectation(const Bounded<O, std::int64_t>& kind) {
-  return expect_range("an integer", kind.min, kind.max, "");
+inline std::string expect_between(std::int64_t min, std::int64_t max) {
+  return expect_range("an integer", min, max, "");
 }
-template <class O>
-std::string expectation(const Bounded<O, Millis>& kind) {
-  return expect_range("a duration", kind.min, kind.max, ", such as \"250ms\", \"10s\" or \"5min\"");
+inline std::string expect_between(Millis min, Millis max) {
+  return expect_range("a duration", min, max, ", such as \"250ms\", \"10s\" or \"5min\"");
 }
-template <class O>
-std::string expectation(const Bounded<O, Bytes>& kind) {
-  return expect_range("a size", kind.min, kind.max, ", such as \"64KiB\" or \"16MiB\"");
+inline std::string expect_between(Bytes min, Bytes max) {
+  return expect_range("a size", min, max, ", such as \"64KiB\" or \"16MiB\"");
+}
+
+template <class O, class T>
+std::string expectation(const Bounded<O, T>& kind) {
+  return expect_between(kind.min, kind.max);
 }
 template <class O>
 std::string expectation(const Flag<O>&) {
@@ -189,9 +200,9 @@ template <class O, class Enum>
 std::string expectation(const Choice<O, Enum>&) {
   return expect_words(kWords<Enum>.data(), kWords<Enum>.size());
 }
-template <class O>
-std::string expectation(const OwnInt<O>& kind) {
-  return expect_range("an integer", kind.min, kind.max, "");
+template <class O, class T>
+std::string expectation(const Own<O, T>& kind) {
+  return expect_between(kind.min, kind.max);
 }
 template <class O>
 std::string expectation(const OwnMode<O>&) {

@@ -1,6 +1,7 @@
 #include "conf/sections.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <utility>
 
@@ -9,6 +10,43 @@ namespace {
 
 using enum Applies;
 using enum Presence;
+
+using namespace std::chrono_literals;
+constexpr Millis kDay = 24h;
+
+// What stands in [database.NAME] and in [user.NAME]. The ranges are those of the options in
+// options.cc; a zero says for one section what it says there for all.
+template <class O>
+constexpr Row<O> kOverrides[] = {
+    {"pool_mode", OwnMode<O>{&O::pool_mode}, at_reload, "Its own pool.mode.", optional,
+     "\"session\""},
+    {"pool_size", Own<O, std::int64_t>{&O::pool_size, 1, 10'000}, at_reload, "Its own pool.size.",
+     optional, "20"},
+    {"pool_min_size", Own<O, std::int64_t>{&O::pool_min_size, 0, 10'000}, at_reload,
+     "Its own pool.min_size.", optional, "5"},
+    {"pool_queue_timeout", Own<O, Millis>{&O::pool_queue_timeout, 1ms, kDay}, at_reload,
+     "Its own pool.queue_timeout.", optional, "\"2s\""},
+    {"pool_query_timeout", Own<O, Millis>{&O::pool_query_timeout, 0ms, 30 * kDay}, at_reload,
+     "Its own pool.query_timeout.", optional, "\"30s\""},
+    {"pool_transaction_timeout", Own<O, Millis>{&O::pool_transaction_timeout, 0ms, 30 * kDay},
+     at_reload, "Its own pool.transaction_timeout.", optional, "\"5min\""},
+    {"pool_idle_transaction_timeout", Own<O, Millis>{&O::pool_idle_transaction_timeout, 0ms, kDay},
+     at_reload, "Its own pool.idle_transaction_timeout.", optional, "\"1min\""},
+    {"pool_client_idle_timeout", Own<O, Millis>{&O::pool_client_idle_timeout, 0ms, 30 * kDay},
+     at_reload, "Its own pool.client_idle_timeout.", optional, "\"1h\""},
+    {"pool_server_idle_timeout", Own<O, Millis>{&O::pool_server_idle_timeout, 1ms, 30 * kDay},
+     at_reload, "Its own pool.server_idle_timeout.", optional, "\"1min\""},
+    {"pool_server_lifetime", Own<O, Millis>{&O::pool_server_lifetime, 1ms, 30 * kDay}, at_reload,
+     "Its own pool.server_lifetime.", optional, "\"10min\""},
+};
+
+template <class O, std::size_t own>
+constexpr auto with_overrides(const Row<O> (&rows)[own]) {
+  return [&]<std::size_t... i, std::size_t... j>(std::index_sequence<i...>,
+                                                 std::index_sequence<j...>) {
+    return std::array<Row<O>, sizeof...(i) + sizeof...(j)>{rows[i]..., kOverrides<O>[j]...};
+  }(std::make_index_sequence<own>(), std::make_index_sequence<std::size(kOverrides<O>)>());
+}
 
 using C = ClusterSettings;
 constexpr Row<C> kCluster[] = {
@@ -24,33 +62,38 @@ constexpr Row<C> kCluster[] = {
      "{ env = \"PGSLUICE_MONITOR_PASSWORD\" }"},
     {"monitor_database", Text<C>{&C::monitor_database, "postgres"}, at_reload,
      "The database to which probes connect."},
+    {"max_servers", Own<C, std::int64_t>{&C::max_servers, 0, 100'000}, at_reload,
+     "Its own pool.servers_per_node.", optional, "100"},
 };
 
 using D = DatabaseSettings;
-constexpr Row<D> kDatabase[] = {
+constexpr auto kDatabase = with_overrides<D>({
     {"cluster", Text<D>{&D::cluster, ""}, at_reload, "The [cluster.NAME] that serves it.", required,
      "\"main\""},
     {"dbname", Text<D>{&D::dbname, ""}, at_reload,
      "Its name on the servers; empty is the name that the client gave."},
-    {"pool_mode", OwnMode<D>{&D::pool_mode}, at_reload, "pool.mode for this database.", optional,
-     "\"session\""},
-    {"pool_size", OwnInt<D>{&D::pool_size, 1, 10'000}, at_reload, "pool.size for this database.",
-     optional, "20"},
-};
+    {"max_clients", Own<D, std::int64_t>{&D::max_clients, 0, 1'000'000}, at_reload,
+     "Its own listen.clients_per_database.", optional, "500"},
+    {"max_servers", Own<D, std::int64_t>{&D::max_servers, 0, 100'000}, at_reload,
+     "Its own pool.servers_per_database.", optional, "50"},
+    {"min_size_users", Names<D>{&D::min_size_users}, at_reload,
+     "Users whose pools in this database are filled up to pool.min_size from the start; those of "
+     "others are once they have come."},
+});
 
 using U = UserSettings;
-constexpr Row<U> kUser[] = {
+constexpr auto kUser = with_overrides<U>({
     {"password", Secret<U>{&U::password}, at_reload,
      "The user's secret: plain, or as Postgres stores it (\"md5...\", \"SCRAM-SHA-256$...\"); "
      "empty looks it up with auth.query.",
      optional, "{ file = \"/etc/pgsluice/app.password\" }"},
     {"tenant", Text<U>{&U::tenant, ""}, at_reload,
      "The tenant of this user's clients; empty is what tenant.by says.", optional, "\"shop\""},
-    {"pool_mode", OwnMode<U>{&U::pool_mode}, at_reload, "pool.mode for this user.", optional,
-     "\"session\""},
-    {"pool_size", OwnInt<U>{&U::pool_size, 1, 10'000}, at_reload, "pool.size for this user.",
-     optional, "20"},
-};
+    {"max_clients", Own<U, std::int64_t>{&U::max_clients, 0, 1'000'000}, at_reload,
+     "Its own listen.clients_per_user.", optional, "100"},
+    {"max_servers", Own<U, std::int64_t>{&U::max_servers, 0, 100'000}, at_reload,
+     "Its own pool.servers_per_user.", optional, "50"},
+});
 
 // The ranges are those of tenant.rate and its like in options.cc.
 using T = TenantLimits;
@@ -73,13 +116,15 @@ constexpr Sections kSections{
                .active = true},
     Section<D>{
         .kind = "database",
-        .doc = "A database that clients may name; \"*\" serves every name without a section.",
+        .doc = "A database that clients may name; \"*\" serves every name without a section. What it "
+               "says of pools goes before the option of that name.",
         .rows = kDatabase,
         .where = &Settings::databases,
         .example = "*",
         .active = true},
     Section<U>{.kind = "user",
-               .doc = "What is known here about one user.",
+               .doc = "What is known here about one user. What it says of pools goes before what the "
+                      "user's database says.",
                .rows = kUser,
                .where = &Settings::users,
                .example = "app",

@@ -43,6 +43,24 @@ struct NodeAddress {
   }
 };
 
+// What a [database.NAME] or a [user.NAME] can say for itself instead of the option of that name
+// (pool.size is pool_size). A user's value goes before its database's, and that before the option's.
+struct PoolOverrides {
+  std::optional<PoolMode> pool_mode;
+  std::optional<std::int64_t> pool_size;
+  std::optional<std::int64_t> pool_min_size;
+  std::optional<Millis> pool_queue_timeout;
+  std::optional<Millis> pool_query_timeout;
+  std::optional<Millis> pool_transaction_timeout;
+  std::optional<Millis> pool_idle_transaction_timeout;
+  std::optional<Millis> pool_client_idle_timeout;
+  std::optional<Millis> pool_server_idle_timeout;
+  std::optional<Millis> pool_server_lifetime;
+  // Limits of its own, beside each other: a login must fit into its database's and its user's.
+  std::optional<std::int64_t> max_clients;
+  std::optional<std::int64_t> max_servers;
+};
+
 // [cluster.NAME]: one primary and its replicas; which is which is discovered.
 struct ClusterSettings {
   std::string name;
@@ -50,24 +68,22 @@ struct ClusterSettings {
   std::string monitor_user;
   std::string monitor_password;
   std::string monitor_database = "postgres";
+  std::optional<std::int64_t> max_servers;  // to each of its nodes
 };
 
 // [database.NAME]: what clients may connect to. The name "*" serves every name not listed.
-struct DatabaseSettings {
+struct DatabaseSettings : PoolOverrides {
   std::string name;
   std::string cluster;
   std::string dbname;  // the database on the servers; empty: the name that the client gave
-  std::optional<PoolMode> pool_mode;
-  std::optional<std::int64_t> pool_size;
+  std::vector<std::string> min_size_users;  // whose pools are filled before they have come
 };
 
 // [user.NAME]: secrets known here (plain, "md5...", or "SCRAM-SHA-256$..."), and overrides.
-struct UserSettings {
+struct UserSettings : PoolOverrides {
   std::string name;
   std::string password;
   std::string tenant;
-  std::optional<PoolMode> pool_mode;
-  std::optional<std::int64_t> pool_size;
 };
 
 // The limits of one tenant. Zero means no limit.
@@ -76,6 +92,14 @@ struct TenantLimits {
   // Statements admitted at once after a pause; 0: a tenth of a second's worth, at least 1.
   std::int64_t burst = 0;
   std::int64_t concurrency = 0;  // statements at servers (queued ones not counted) at any moment
+};
+
+// How TCP finds out that a peer has vanished. Zero leaves each to the system.
+struct TcpSettings {
+  Millis keepalive;           // silence before the first probe
+  Millis keepalive_interval;  // between two probes
+  std::int64_t keepalive_count = 0;  // probes without an answer until the connection is lost
+  Millis user_timeout;        // the same for bytes that were sent and are not acknowledged
 };
 
 // Everything an operator can say, checked and complete. Immutable once loaded; a reload makes a new
@@ -92,8 +116,12 @@ struct Settings {
   std::int64_t listen_backlog;
   std::int64_t listen_max_client_connections;
   std::int64_t listen_admin_reserved;
+  // Zero: no limit. Of one database and one user: unless its section says more (max_clients).
+  std::int64_t listen_clients_per_address;
+  std::int64_t listen_clients_per_database;
+  std::int64_t listen_clients_per_user;
   Millis listen_login_timeout;
-  Millis listen_tcp_keepalive;  // idle time before keepalives; 0: the system's default
+  TcpSettings listen_tcp;
 
   AuthMethod auth_method;
   std::string auth_query_user;  // "": no auth_query
@@ -105,7 +133,14 @@ struct Settings {
 
   PoolMode pool_mode;
   std::int64_t pool_size;
-  Millis pool_queue_timeout;  // longest wait for a server; 57014 after it
+  std::int64_t pool_min_size;  // kept open once somebody has come; 0: none
+  // Zero: no limit. On each node; unless the section of the cluster, database or user says more.
+  std::int64_t pool_servers_per_node;
+  std::int64_t pool_servers_per_database;
+  std::int64_t pool_servers_per_user;
+  Millis pool_queue_timeout;        // longest wait for a server; 57014 after it
+  Millis pool_query_timeout;        // 0: off; 57014 after it
+  Millis pool_transaction_timeout;  // 0: off; 25P04 after it
   Millis pool_server_idle_timeout;
   Millis pool_server_lifetime;
   Millis pool_connect_timeout;
@@ -116,6 +151,8 @@ struct Settings {
   Millis pool_idle_transaction_timeout;       // 0: off
   Millis pool_client_idle_timeout;            // 0: off
   Millis pool_cleanup_timeout;                // cancel + drain of a vanished client's server
+  Millis pool_cancel_timeout;                 // how long a cancel may be on its way to a node
+  TcpSettings pool_tcp;
 
   Consistency routing_consistency;
   Millis routing_max_lag;

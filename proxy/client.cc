@@ -66,7 +66,7 @@ Client::Client(Worker& worker, ClientId id, net::Socket::Parts socket) : worker_
   connected_at_ = quiet_since_ = worker.now();
   login_ = std::make_unique<ClientLogin>(worker, *this, net::peer_of(socket.fd));
   socket_.attach(worker.loop(), std::move(socket), *this);
-  socket_.set_keepalive(worker.settings().listen_tcp_keepalive);
+  socket_.set_keepalive(worker.settings().listen_tcp);
   worker_.client_joined(*this);
 }
 

@@ -276,7 +276,8 @@ void Control::broadcast_topology(std::shared_ptr<const routing::Topology> topolo
 
 void Control::accept_from(int listener) {
   for (int i = 0; i < kAcceptsPerTurn; ++i) {
-    const int fd = net::accept_one(listener);
+    net::Address from;
+    const int fd = net::accept_one(listener, &from);
     if (fd < 0) {
       if (errno == EAGAIN || errno == EWOULDBLOCK) return;
       if (errno == ECONNABORTED || errno == EINTR) continue;

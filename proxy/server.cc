@@ -149,7 +149,7 @@ void Server::on_connected() {
                  "could not connect to " + node_name_ + ": " + std::strerror(error));
     return;
   }
-  socket_.set_keepalive(worker_->settings().listen_tcp_keepalive);
+  socket_.set_keepalive(worker_->settings().pool_tcp);
   login_->connected();
 }
 

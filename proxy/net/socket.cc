@@ -236,15 +236,21 @@ TlsSession::Step Socket::handshake() {
   return step;
 }
 
-void Socket::set_keepalive(conf::Millis idle) {
-  const int on = 1;
-  setsockopt(fd_, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-  if (idle.count() > 0) {
-    const int seconds = std::max(1, static_cast<int>(idle.count() / 1000));
-    setsockopt(fd_, IPPROTO_TCP, TCP_KEEPIDLE, &seconds, sizeof seconds);
-    const int interval = std::max(1, seconds / 6);
-    setsockopt(fd_, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
-  }
+void Socket::set_keepalive(const conf::TcpSettings& settings) {
+  const auto set = [this](int level, int option, std::int64_t value) {
+    const int word = static_cast<int>(value);
+    setsockopt(fd_, level, option, &word, sizeof word);
+  };
+  // In whole seconds, rounded up: none is not what somebody meant who wrote 500ms.
+  const auto set_seconds = [&set](int option, conf::Millis time) {
+    if (time.count() > 0) set(IPPROTO_TCP, option, (time.count() + 999) / 1000);
+  };
+  set(SOL_SOCKET, SO_KEEPALIVE, 1);
+  set_seconds(TCP_KEEPIDLE, settings.keepalive);
+  set_seconds(TCP_KEEPINTVL, settings.keepalive_interval);
+  if (settings.keepalive_count > 0) set(IPPROTO_TCP, TCP_KEEPCNT, settings.keepalive_count);
+  if (settings.user_timeout.count() > 0)
+    set(IPPROTO_TCP, TCP_USER_TIMEOUT, settings.user_timeout.count());
 }
 
 void Socket::want(int events) {
@@ -349,9 +355,20 @@ conf::Result<int> listen_unix(const std::string& path, int backlog) {
   return fd;
 }
 
-int accept_one(int listener) {
-  const int fd = ::accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
-  if (fd >= 0) set_no_delay(fd);
+int accept_one(int listener, Address* from) {
+  sockaddr_storage peer{};
+  socklen_t length = sizeof peer;
+  const int fd =
+      ::accept4(listener, reinterpret_cast<sockaddr*>(&peer), &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  if (fd < 0) return fd;
+  set_no_delay(fd);
+  *from = {};
+  if (peer.ss_family == AF_INET) {
+    (*from)[10] = (*from)[11] = 0xff;
+    std::memcpy(from->data() + 12, &reinterpret_cast<const sockaddr_in*>(&peer)->sin_addr, 4);
+  } else if (peer.ss_family == AF_INET6) {
+    std::memcpy(from->data(), &reinterpret_cast<const sockaddr_in6*>(&peer)->sin6_addr, 16);
+  }
   return fd;
 }
 

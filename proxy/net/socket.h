@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -10,6 +11,7 @@
 #include <sys/uio.h>
 
 #include "conf/result.h"
+#include "conf/settings.h"
 #include "proxy/net/loop.h"
 #include "proxy/net/tls.h"
 
@@ -95,7 +97,8 @@ class Socket {
   TlsSession* tls() { return tls_.get(); }
   const TlsSession* tls() const { return tls_.get(); }
 
-  void set_keepalive(conf::Millis idle);
+  // How vanished peers are found out. Of no effect on unix sockets.
+  void set_keepalive(const conf::TcpSettings& settings);
 
  private:
   void want(int events);
@@ -118,7 +121,9 @@ Peer peer_of(int fd);
 // Listening sockets. The descriptor is non-blocking and close-on-exec.
 conf::Result<int> listen_tcp(const std::string& address, std::uint16_t port, int backlog);
 conf::Result<int> listen_unix(const std::string& path, int backlog);
-// One waiting connection, or -1 with errno.
-int accept_one(int listener);
+// Sixteen bytes of IPv6; IPv4 in its mapped form; all zero for unix sockets.
+using Address = std::array<std::uint8_t, 16>;
+// One waiting connection and where it comes from, or -1 with errno.
+int accept_one(int listener, Address* from);
 
 }  // namespace net

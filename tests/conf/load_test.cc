@@ -122,6 +122,39 @@ TEST_SUITE("conf/load") {
     CHECK(servers[2] == NodeAddress{"/run/postgresql", 5432});
   }
 
+  TEST_CASE("databases and users have time-outs and limits of their own; what they leave out is not set") {
+    const auto settings = loaded(
+        "[pool]\nquery_timeout = \"1min\"\nservers_per_node = 50\ntcp_keepalive_count = 3\n"
+        "[listen]\ntcp_user_timeout = \"20s\"\n"
+        "[user.app]\npassword = \"x\"\npool_query_timeout = 0\nmax_clients = 7\n"
+        "pool_server_lifetime = \"10min\"\n" +
+        std::string(kBase) + "pool_min_size = 2\npool_transaction_timeout = \"5s\"\nmax_servers = 9\n");
+    CHECK(settings->pool_query_timeout == 1min);
+    CHECK(settings->pool_servers_per_node == 50);
+    CHECK(settings->pool_tcp.keepalive_count == 3);
+    CHECK(settings->pool_tcp.keepalive == 1min);
+    CHECK(settings->listen_tcp.user_timeout == 20s);
+    const auto& user = settings->users.at("app");
+    CHECK(user.pool_query_timeout == 0ms);  // off, which is not the same as not said
+    CHECK(user.max_clients == 7);
+    CHECK(user.pool_server_lifetime == 10min);
+    CHECK_FALSE(user.pool_transaction_timeout);
+    const auto& database = settings->databases.at("*");
+    CHECK(database.pool_min_size == 2);
+    CHECK(database.pool_transaction_timeout == 5s);
+    CHECK(database.max_servers == 9);
+    CHECK_FALSE(database.pool_query_timeout);
+  }
+
+  TEST_CASE("only a database with a name can name users whose pools are filled from the start") {
+    CHECK(error_of("", std::string(kBase) + "min_size_users = [\"app\"]\n" + kAuth).find(
+              "database.\"*\".min_size_users names users") != std::string::npos);
+    CHECK(loaded(std::string(kBase) + "[database.shop]\ncluster = \"main\"\nmin_size_users = "
+                                      "[\"app\"]\n[user.app]\npassword = \"x\"\n")
+              ->databases.at("shop")
+              .min_size_users == std::vector<std::string>{"app"});
+  }
+
   TEST_CASE("a wrong value names file, line, key, value and what it must be") {
     CHECK(error_of("[pool]\n\nsize = 0\n") ==
           "f.toml:3: pool.size is 0; it must be an integer from 1 to 10000");

@@ -122,6 +122,24 @@ TEST_SUITE("conf/options") {
     }
   }
 
+  TEST_CASE("what a database or a user can say for itself has the range of the option for all") {
+    const auto check = [](const auto& section) {
+      std::size_t overrides = 0;
+      for (const auto& row : section.rows) {
+        if (!row.name.starts_with("pool_")) continue;
+        CAPTURE(row.name);
+        ++overrides;
+        const Option* option = find_option("pool." + std::string(row.name.substr(5)));
+        REQUIRE(option != nullptr);
+        CHECK(expectation(row) == expectation(*option));
+        CHECK(row.applies == Applies::at_reload);
+      }
+      CHECK(overrides == 10);
+    };
+    check(std::get<Section<DatabaseSettings>>(sections()));
+    check(std::get<Section<UserSettings>>(sections()));
+  }
+
   TEST_CASE("only options that apply at start need a restart, and they are named") {
     const Settings running = default_settings();
     Settings loaded = running;
