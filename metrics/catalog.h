@@ -27,7 +27,7 @@ using NameOf = std::function<std::string(std::size_t)>;
 // starts with the first event; those without are shown by number once they count something.
 struct LabelNames {
   NameOf node, role, kind, tenant;
-  NameOf refusal, route, read_choice, pin, client_close, server_close, class_reason;
+  NameOf refusal, route, read_choice, pin, client_close, server_close, server_limit, class_reason;
 };
 
 struct CounterRow {
@@ -122,6 +122,9 @@ inline constexpr ReasonRow kReasons[] = {
      &WorkerMetrics::client_closes, &LabelNames::client_close},
     {"pgsluice_server_closes_total", "Server connections ended, by why.",
      &WorkerMetrics::server_closes, &LabelNames::server_close},
+    {"pgsluice_server_limits_total",
+     "Times that a server was wanted and not opened, by the limit that was in the way.",
+     &WorkerMetrics::server_limits, &LabelNames::server_limit},
     {"pgsluice_class_reasons_total", "Statements classified, by why they have their class.",
      &WorkerMetrics::class_reasons, &LabelNames::class_reason},
 };

@@ -101,6 +101,7 @@ struct alignas(64) WorkerMetrics {
   CounterArray pins;  // by the number of the bit, not by the mask
   CounterArray client_closes;
   CounterArray server_closes;
+  CounterArray server_limits;
   CounterArray class_reasons;
 
   // Series per worker, a bound on memory: at 7 kB each (measured, README.md) they take 30 MB. Fifty

@@ -43,6 +43,11 @@ std::string_view name(Refusal r) {
     case Refusal::protocol_violation: return "protocol_violation";
     case Refusal::too_large: return "too_large";
     case Refusal::canceled: return "canceled";
+    case Refusal::query_timeout: return "query_timeout";
+    case Refusal::transaction_timeout: return "transaction_timeout";
+    case Refusal::too_many_clients_of_address: return "too_many_clients_of_address";
+    case Refusal::too_many_clients_of_database: return "too_many_clients_of_database";
+    case Refusal::too_many_clients_of_user: return "too_many_clients_of_user";
     case Refusal::count_: break;
   }
   return "unknown";

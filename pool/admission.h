@@ -32,6 +32,11 @@ enum class Refusal : std::uint8_t {
   protocol_violation,   // 08P01
   too_large,            // 54000
   canceled,             // 57014: by its own request, while it waited
+  query_timeout,        // 57014: ran for pool.query_timeout
+  transaction_timeout,  // 25P04
+  too_many_clients_of_address,   // 53300
+  too_many_clients_of_database,  // 53300
+  too_many_clients_of_user,      // 53300
   count_
 };
 std::string_view name(Refusal r);

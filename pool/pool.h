@@ -90,6 +90,9 @@ class Pool {
     return waiters_.size() > connecting ? waiters_.size() - connecting : 0;
   }
 
+  // Not filled up to its minimum before: its servers were refused a moment ago.
+  Instant not_filled_before{};
+
   std::size_t waiting() const { return waiters_.size(); }
   std::size_t count(ServerState state) const { return list(state).size(); }
   PooledServer* first(ServerState state) const { return list(state).front(); }

@@ -53,6 +53,7 @@ std::string_view name(ClientEnd end) {
     case ClientEnd::slow_reader: return "slow_reader";
     case ClientEnd::idle_timeout: return "idle_timeout";
     case ClientEnd::idle_transaction_timeout: return "idle_transaction_timeout";
+    case ClientEnd::transaction_timeout: return "transaction_timeout";
     case ClientEnd::server_lost: return "server_lost";
     case ClientEnd::too_many_clients: return "too_many_clients";
     case ClientEnd::draining: return "draining";
@@ -62,10 +63,13 @@ std::string_view name(ClientEnd end) {
   return "unknown";
 }
 
-Client::Client(Worker& worker, ClientId id, net::Socket::Parts socket) : worker_(worker), id_(id) {
+Client::Client(Worker& worker, ClientId id, NewClient&& accepted)
+    : worker_(worker), from_(std::move(accepted.from)), id_(id) {
   connected_at_ = quiet_since_ = worker.now();
-  login_ = std::make_unique<ClientLogin>(worker, *this, net::peer_of(socket.fd));
-  socket_.attach(worker.loop(), std::move(socket), *this);
+  const std::int64_t limit = worker.settings().listen_clients_per_address;
+  login_ = std::make_unique<ClientLogin>(worker, *this, net::peer_of(accepted.socket.fd),
+                                         limit > 0 && accepted.of_its_address > limit);
+  socket_.attach(worker.loop(), std::move(accepted.socket), *this);
   socket_.set_keepalive(worker.settings().listen_tcp);
   worker_.client_joined(*this);
 }

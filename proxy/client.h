@@ -63,6 +63,7 @@ enum class ClientEnd : std::uint8_t {
   slow_reader,
   idle_timeout,
   idle_transaction_timeout,
+  transaction_timeout,
   server_lost,         // inside a transaction
   too_many_clients,
   draining,
@@ -119,7 +120,7 @@ struct ClientPrepared {
 // One client connection, from accept to goodbye.
 class Client final : public pool::Waiter, public net::SocketOwner {
  public:
-  Client(Worker& worker, ClientId id, net::Socket::Parts socket);
+  Client(Worker& worker, ClientId id, NewClient&& accepted);
   ~Client();
 
   ClientId id() const { return id_; }
@@ -131,6 +132,7 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   pool::Tenant* tenant = nullptr;
   std::uint32_t cancel_secret = 0;
   bool long_cancel_key = false;        // it speaks a protocol that has them
+  bool counted = false;  // among its database's and its user's clients
 
   // --- session --------------------------------------------------------------------------------------
   std::unique_ptr<pool::SessionSettings> session;  // null until login is complete
@@ -266,6 +268,7 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   void on_end_of_input(bool failed);
 
   Worker& worker_;
+  pool::AddressCounts::Ticket from_;
   ClientId id_;
   ClientState state_ = ClientState::login;
   bool input_ended_ = false;
@@ -275,13 +278,13 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   bool in_process_ = false;
   bool dropping_ = false;              // what is streaming goes nowhere
   bool streams_follow_ = false;
+  bool broken_ = false;                // a write has failed
   net::Socket socket_;
   std::unique_ptr<ClientLogin> login_;
   std::size_t streaming_left_ = 0;     // bytes of a message too large to be kept, still to come
   std::size_t scanned_ = 0;            // of the batch at the start of input_, which has not ended yet
   std::size_t waiting_size_ = 0;       // of the batch at the start of input_
   std::size_t waiting_streams_ = 0;    // bytes of its last message that are not in input_
-  bool broken_ = false;                // a write has failed
   std::unique_ptr<std::string> refusal_;       // an ErrorResponse that is about to be sent
   std::unique_ptr<std::string> console_user_;
   std::string input_;                  // what has arrived and cannot be used yet

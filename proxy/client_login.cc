@@ -24,12 +24,20 @@ constexpr std::string_view kConsole = "pgsluice";
 
 static_assert(sizeof(ClientLogin) >= sizeof(Client));
 
-ClientLogin::ClientLogin(Worker& worker, Client& client, net::Peer peer)
-    : worker_(worker), client_(client), peer_(std::move(peer)) {}
+ClientLogin::ClientLogin(Worker& worker, Client& client, net::Peer peer, bool one_too_many)
+    : worker_(worker), client_(client), peer_(std::move(peer)), one_too_many_(one_too_many) {}
 
 void ClientLogin::fail(std::string_view sqlstate, std::string_view message) {
   worker_.count().login_failures.add();
   client_.fatal(ClientEnd::login_failed, sqlstate, message);
+}
+
+void ClientLogin::refuse_one_too_many(pool::Refusal why, std::string_view of_what,
+                                      std::string_view option) {
+  worker_.refusal(why);
+  client_.fatal(ClientEnd::too_many_clients, wire::sqlstate::kTooManyConnections,
+                "too many clients of " + std::string(of_what) + " already (" + std::string(option) + ")",
+                "reason=" + std::string(name(why)));
 }
 
 void ClientLogin::reject() {
@@ -115,7 +123,14 @@ std::size_t ClientLogin::on_packet(std::string_view bytes) {
            "unencrypted bytes arrived after a request for encryption");
       return bytes.size();
     }
-    const bool offer = ssl && worker_.client_tls() != nullptr && peer_.text != "unix";
+    const bool has_tls = ssl && worker_.client_tls() != nullptr && peer_.text != "unix";
+    if (one_too_many_ && has_tls && settings.tls_client_mode >= conf::TlsMode::require) {
+      refuse_one_too_many(pool::Refusal::too_many_clients_of_address, "this address",
+                          "listen.clients_per_address");
+      return bytes.size();
+    }
+    // One that will be refused is not worth a handshake.
+    const bool offer = has_tls && !one_too_many_;
     client_.send(offer ? "S" : "N");
     if (client_.state() == ClientState::closing) return bytes.size();
     if (offer) {
@@ -128,6 +143,11 @@ std::size_t ClientLogin::on_packet(std::string_view bytes) {
     worker_.count().cancels_received.add();
     stage_ = Stage::cancelling;
     worker_.cancel({cancel->pid, std::string(cancel->key), client_.id()});
+    return bytes.size();
+  }
+  if (one_too_many_) {
+    refuse_one_too_many(pool::Refusal::too_many_clients_of_address, "this address",
+                        "listen.clients_per_address");
     return bytes.size();
   }
   if (const auto* unsupported = std::get_if<wire::UnsupportedVersion>(&*packet)) {
@@ -451,7 +471,19 @@ void ClientLogin::open_session() {
              "\"] here, and no \"*\")");
     return;
   }
+  if (!identity->database_clients->take()) {
+    refuse_one_too_many(pool::Refusal::too_many_clients_of_database,
+                        "database \"" + asked_.database + "\"", "listen.clients_per_database");
+    return;
+  }
+  if (!identity->user_clients->take()) {
+    identity->database_clients->give_back();
+    refuse_one_too_many(pool::Refusal::too_many_clients_of_user, "user \"" + asked_.user + "\"",
+                        "listen.clients_per_user");
+    return;
+  }
   client_.identity = identity;
+  client_.counted = true;
 
   std::string tenant;
   if (const std::string* asked = asked_.setting("pgsluice.tenant")) tenant = *asked;

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "conf/result.h"
+#include "pool/admission.h"
 #include "proxy/net/socket.h"
 #include "proxy/wire/scram.h"
 #include "proxy/wire/startup.h"
@@ -19,7 +20,8 @@ class Worker;
 // welcome. Gone when the session is open, so that an idle client does not carry it.
 class ClientLogin {
  public:
-  ClientLogin(Worker& worker, Client& client, net::Peer peer);
+  // `one_too_many`: of its address; it may send a cancel, and is refused otherwise.
+  ClientLogin(Worker& worker, Client& client, net::Peer peer, bool one_too_many);
   ~ClientLogin() { *alive_ = false; }
 
   // Bytes have arrived: returns how many were used.
@@ -56,6 +58,7 @@ class ClientLogin {
   void on_sasl_final(std::string_view payload);
   void authenticated();
   void open_session();
+  void refuse_one_too_many(pool::Refusal why, std::string_view of_what, std::string_view option);
   void reject();  // wrong password, unknown user: the same words
   void fail(std::string_view sqlstate, std::string_view message);
 
@@ -64,6 +67,7 @@ class ClientLogin {
   net::Peer peer_;
   Stage stage_ = Stage::packet;
   bool asked_tls_ = false, asked_gss_ = false;
+  const bool one_too_many_;
   wire::Login asked_;
   std::string secret_;        // as stored: plain, md5 or SCRAM; empty: no such user
   bool user_exists_ = false;

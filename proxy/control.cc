@@ -97,6 +97,7 @@ metrics::Source metrics_source(const Status& status, Shared& shared) {
           },
       .client_close = names_of<ClientEnd>(),
       .server_close = names_of<ServerEnd>(),
+      .server_limit = names_of<pool::ServerLimit>(),
       .class_reason = names_up_to(routing::ClassReason::mixed),
   };
   source.extra = [&status, &shared] {
@@ -294,6 +295,7 @@ void Control::accept_from(int listener) {
     const std::int64_t clients = shared_.client_count.load(std::memory_order_relaxed);
     if (clients > settings_->listen_max_client_connections + settings_->listen_admin_reserved + 1000)
       continue;
+    message.from = shared_.addresses.enter(from, &message.of_its_address);
     Worker* fewest = shared_.workers.front();
     for (Worker* worker : shared_.workers)
       if (worker->client_count() < fewest->client_count()) fewest = worker;

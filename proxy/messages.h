@@ -9,6 +9,7 @@
 
 #include "conf/result.h"
 #include "conf/settings.h"
+#include "pool/address_counts.h"
 #include "pool/budget.h"
 #include "proxy/net/socket.h"
 #include "routing/catalog.h"
@@ -37,6 +38,8 @@ enum class ConsoleQuestion : std::uint8_t { clients, servers, pools };
 
 struct NewClient {
   net::Socket::Parts socket;
+  pool::AddressCounts::Ticket from;
+  std::int64_t of_its_address = 0;  // its number among the connections of its address, from 1
 };
 struct SettingsChanged {
   std::shared_ptr<const conf::Settings> settings;
@@ -67,6 +70,13 @@ struct ServerHandover {
 struct Starving {
   pool::PoolKey key;
 };
+// Somebody waits at the pool of this key, which may not open a server because `limit`, which it shares
+// with other pools, is reached: one of theirs gives way. A busy one too: the pool has none at all.
+struct RoomWanted {
+  pool::PoolKey key;
+  pool::ServerLimit limit{};
+  bool busy_too = false;
+};
 struct SecretFound {
   ClientId client;
   conf::Result<std::optional<std::string>> secret;
@@ -86,7 +96,7 @@ struct StopNow {};
 
 using WorkerMessage =
     std::variant<NewClient, SettingsChanged, TopologyChanged, CatalogChanged, CancelClient,
-                 CancelDelivered, ServerHandover, Starving, SecretFound, ConsoleAsk, ConsoleAnswer,
+                 CancelDelivered, ServerHandover, Starving, RoomWanted, SecretFound, ConsoleAsk, ConsoleAnswer,
                  BeginDrain, StopNow>;
 
 // --- to the control thread -------------------------------------------------------------------------

@@ -34,6 +34,7 @@ std::string_view name(ServerEnd end) {
     case ServerEnd::reset_failed: return "reset_failed";
     case ServerEnd::cancel_failed: return "cancel_failed";
     case ServerEnd::surplus: return "surplus";
+    case ServerEnd::evicted: return "evicted";
     case ServerEnd::shutdown: return "shutdown";
     case ServerEnd::count_: break;
   }
@@ -468,6 +469,18 @@ bool Server::on_error(const wire::Pipeline::Entry& failed, const wire::ErrorFiel
     std::list<std::string>& doomed = client->prepared->doomed;
     instead_ = std::move(doomed.front());
     doomed.pop_front();
+    *instead = instead_;
+    swallow = true;
+  }
+  if (error.sqlstate == wire::sqlstate::kQueryCanceled && watch.canceled && failed.whom == For::client &&
+      client != nullptr && watch.client == client->id() && watch.statement == client->statements) {
+    worker_->refusal(pool::Refusal::query_timeout);
+    instead_.clear();
+    wire::append_error(instead_, {.severity = "ERROR",
+                                  .sqlstate = wire::sqlstate::kQueryCanceled,
+                                  .message = "canceling statement due to query timeout "
+                                             "(pool.query_timeout)",
+                                  .detail = "reason=query_timeout"});
     *instead = instead_;
     swallow = true;
   }

@@ -11,6 +11,7 @@
 #include "pool/prepared.h"
 #include "pool/session_settings.h"
 #include "proxy/fifo.h"
+#include "proxy/messages.h"
 #include "proxy/net/socket.h"
 #include "proxy/wire/backend.h"
 #include "proxy/wire/pipeline.h"
@@ -37,7 +38,8 @@ enum class ServerEnd : std::uint8_t {
   client_vanished,     // in the middle of a statement
   reset_failed,
   cancel_failed,
-  surplus,             // the pool has become smaller
+  surplus,             // a limit has become smaller
+  evicted,             // for another pool that shares a limit with this one
   shutdown,
   count_
 };
@@ -72,6 +74,13 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   conf::Status start();
 
   conf::Millis lifetime{};  // after it no new work; jittered
+  ServerEnd doomed_by = ServerEnd::lifetime;  // why it ends then
+  // It goes when its client is done with it.
+  void doom(ServerEnd why) {
+    lifetime = conf::Millis(0);
+    doomed_by = why;
+  }
+  bool doomed() const { return lifetime.count() == 0; }
 
   // --- link, made and broken by relay.cc only -------------------------------------------------------
   Client* client = nullptr;
@@ -85,6 +94,15 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   bool was_primary = false;         // it has been written to: cut when somebody else is primary
   Fifo<InFlight> in_flight;         // batches whose ReadyForQuery is due, oldest first
   char status = 'I';                // transaction status of the last ReadyForQuery
+  conf::Instant transaction_since{};  // while `status` says that there is one
+  // What time-outs know of the statement that it works on: kept by Worker::running_since() alone, for
+  // clients that have such a time-out.
+  struct Watch {
+    ClientId client;
+    std::uint64_t statement = 0;  // Client::statements while it runs
+    conf::Instant since{};
+    bool canceled = false;        // for pool.query_timeout
+  } watch;
   pool::SessionSettings session;    // RESET goes back to nothing: the server's own defaults
   pool::ServerStatements statements;
   bool unread_text = false;           // ran a text that nobody has read: reset before anybody else gets it

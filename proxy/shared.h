@@ -10,6 +10,7 @@
 
 #include "conf/settings.h"
 #include "metrics/worker_metrics.h"
+#include "pool/address_counts.h"
 #include "pool/admission.h"
 #include "pool/budget.h"
 #include "pool/prepared.h"
@@ -56,6 +57,8 @@ struct Shared {
   explicit Shared(const conf::Settings& settings) : tenants(settings) {}
 
   pool::BudgetRegistry budgets;
+  pool::AddressCounts addresses;
+  pool::QuotaRegistry database_clients, user_clients;  // by the names that clients give
   pool::PreparedRegistry prepared;
   pool::TenantRegistry tenants;
   routing::NodeLoads loads;

@@ -15,6 +15,10 @@ namespace {
 // Bits of the first word of a cancel key: process, worker, slot; the sign stays clear.
 constexpr unsigned kSlotBits = 20, kWorkerBits = 6;
 
+// So many beyond listen.clients_per_address are heard, and hear why they are refused: a client at the limit
+// can send its cancels. The rest is closed at once, so that silence costs nobody a place.
+constexpr std::int64_t kBeyondAddress = 16;
+
 routing::Classifier::Limits classifier_limits(const conf::Settings& settings) {
   return {.cache_entries = static_cast<std::size_t>(settings.routing_cache_entries),
           .max_statement = settings.routing_max_statement.count};
@@ -57,6 +61,7 @@ void Worker::join() {
 
 void Worker::run() {
   tick_.every(kIdleTick);
+  meet_configured_users();
   loop_.run();
   bury();
 }
@@ -77,6 +82,7 @@ void Worker::receive(WorkerMessage&& message) {
           },
           [this](ServerHandover& m) { take_server(std::move(m)); },
           [this](Starving& m) { feed_others(m.key); },
+          [this](RoomWanted& m) { give_room(m); },
           [this](SecretFound& m) {
             if (Client* client = find(m.client)) client->secret_found(std::move(m.secret));
           },
@@ -101,7 +107,12 @@ Client* Worker::find(const ClientId& id) {
 
 void Worker::take_client(NewClient&& message) {
   metrics_->clients_accepted.add();
-  if (free_slots_.empty() && slots_.size() >= (std::size_t{1} << kSlotBits)) {
+  const std::int64_t per_address = settings_->listen_clients_per_address;
+  const bool crowd = per_address > 0 && message.of_its_address > per_address + kBeyondAddress;
+  if (crowd) refusal(pool::Refusal::too_many_clients_of_address);
+  if (crowd || (free_slots_.empty() && slots_.size() >= (std::size_t{1} << kSlotBits))) {
+    metrics_->clients_closed.add();
+    metrics_->client_closes.add(ClientEnd::too_many_clients);
     client_count_.fetch_sub(1, std::memory_order_relaxed);
     shared_.client_count.fetch_sub(1, std::memory_order_relaxed);
     return;
@@ -119,8 +130,7 @@ void Worker::take_client(NewClient&& message) {
   ++live_clients_;
   slot.client = std::make_unique<Client>(
       *this,
-      ClientId{static_cast<std::uint16_t>(number_), number, slot.generation},
-      std::move(message.socket));
+      ClientId{static_cast<std::uint16_t>(number_), number, slot.generation}, std::move(message));
 }
 
 void Worker::client_joined(Client& client) {
@@ -191,6 +201,10 @@ void Worker::retire(Client& client, ClientEnd why, std::string_view text) {
   } else if (client.admitted) {
     pool::leave(*client.tenant);
     client.admitted = false;
+  }
+  if (client.counted) {
+    client.identity->database_clients->give_back();
+    client.identity->user_clients->give_back();
   }
   client.close_socket();
   forget_again(client);
@@ -335,6 +349,7 @@ void Worker::settings_changed(SettingsChanged&& message) {
   server_tls_ = std::move(message.server_tls);
   classifier_.set_limits(classifier_limits(*settings_));
   for (const auto& [key, identity] : identities_) configure(*identity);
+  meet_configured_users();
 }
 
 void Worker::begin_drain() {

@@ -45,8 +45,16 @@ struct Identity {
   std::string dbname;    // on the servers
   std::string user;
   std::string cluster;
+  bool configured = true;  // false: a reload has removed its database
   conf::PoolMode mode = conf::PoolMode::transaction;
-  std::int64_t pool_size = 0;
+  pool::ServerLimits limits;  // of each of its pools
+  std::int64_t min_size = 0;  // servers that each of them keeps
+  // Zero: off (not `queue`, `server_idle` and `server_lifetime`, which always hold).
+  struct TimeOuts {
+    conf::Millis queue{}, query{}, transaction{}, idle_transaction{}, client_idle{};
+    conf::Millis server_idle{}, server_lifetime{};
+  } timeouts;
+  std::shared_ptr<pool::Quota> database_clients, user_clients;  // taken by those who are logged in
   const routing::ClusterState* state = nullptr;  // its cluster in the worker's topology; null: not in it
   std::vector<std::unique_ptr<pool::Pool>> pools;  // by node number
   // What Postgres tells a client with these start-up settings (ParameterStatus messages).
@@ -140,6 +148,7 @@ class Worker {
   void forget_again(net::SocketOwner& owner);
 
   // --- statements -----------------------------------------------------------------------------------
+  // Null: clients may not name this database (any more).
   Identity* identity(const std::string& database, const std::string& user);
   const routing::ClusterState* cluster(const Identity& identity) const { return identity.state; }
   pool::Pool& pool(Identity& identity, routing::NodeId node) {
@@ -226,8 +235,19 @@ class Worker {
   void place_again(Client& client);
   void pin(Client& client, routing::Pin pins);
   void check_clients();
+  std::optional<conf::Instant> running_since(Client& client, Server& server);
+  std::optional<ClientEnd> judge_running(Client& client, Server& server);
+  void cancel_slow_queries();
   Millis jittered(Millis time);
-  void open_servers(Identity& identity, pool::Pool& pool);
+  // Opens servers for those who wait, as many as may be; if that is too few because of a limit, which.
+  std::optional<pool::ServerLimit> open_servers(Identity& identity, pool::Pool& pool);
+  bool may_open(const routing::NodeState& node);
+  bool open_server(Identity& identity, pool::Pool& pool, const routing::NodeState& node);
+  void want_room(pool::Pool& pool, pool::ServerLimit limit, bool busy_too);
+  bool make_room(const pool::PoolKey& key, pool::ServerLimit limit, bool busy_too);
+  void give_room(const RoomWanted& wanted);
+  void fill_pools();
+  void meet_configured_users();
   void give(Server& server, pool::Pool& pool);
   void replace_waiters(pool::Pool& pool);
   Server* server_of(pool::PooledServer* record) { return static_cast<Server*>(record); }
@@ -274,6 +294,8 @@ class Worker {
   std::unordered_map<std::string, std::unique_ptr<Identity>> identities_;
   std::unordered_map<const Server*, std::unique_ptr<Server>> servers_;
   std::vector<pool::Backoff> backoffs_;  // by node number
+  std::vector<std::int64_t> connecting_;  // by node number: connections being made
+  std::vector<Server*> slow_servers_;     // that work for longer than pool.query_timeout, of this look
   std::vector<std::unique_ptr<Canceller>> cancellers_;
   std::vector<std::unique_ptr<Client>> dead_clients_;
   std::vector<std::unique_ptr<Server>> dead_servers_;

@@ -49,11 +49,16 @@ void Worker::finished(Server& server, Client* client, InFlight& done, char old_s
   }
   if (old_status != 'I' &&
       (!in_transaction || done.step == routing::TransactionStep::chained_end)) {
+    server.transaction_since = at;
     client->session->end_transaction(committed);
     server.session.end_transaction(committed);
     client->settings_changed();
   }
-  if (!in_transaction) metrics_->transactions.add();
+  if (!in_transaction) {
+    metrics_->transactions.add();
+  } else if (old_status == 'I') {
+    server.transaction_since = done.sent;
+  }
   if (done.unpins && !done.failed) client->pins = routing::Pin::none;
   if (done.deallocates && done.failed) server.statements_are_uncertain();
   if (done.deallocates && !done.failed) {
@@ -138,6 +143,7 @@ void Worker::retire(Server& server, ServerEnd why, std::string_view text) {
   metrics_->server_closes.add(why);
   const bool was_open = server.state != pool::ServerState::connecting;
   if (was_open) metrics_->servers_closed.add();
+  if (!was_open) --connecting_[routing::index(server.node_id())];
   pool::Pool& its_pool = *server.home;
   Identity& identity = server.identity();
   const bool surprising = why == ServerEnd::lost || why == ServerEnd::unexpected_message ||

@@ -18,37 +18,79 @@ using namespace std::chrono_literals;
 
 Identity* Worker::identity(const std::string& database, const std::string& user) {
   const std::string key = database + '\0' + user;
-  if (const auto found = identities_.find(key); found != identities_.end()) return found->second.get();
-  auto entry = settings_->databases.find(database);
-  if (entry == settings_->databases.end()) entry = settings_->databases.find("*");
-  if (entry == settings_->databases.end()) return nullptr;
+  if (const auto found = identities_.find(key); found != identities_.end())
+    return found->second->configured ? found->second.get() : nullptr;
+  if (!settings_->databases.contains(database) && !settings_->databases.contains("*")) return nullptr;
   auto made = std::make_unique<Identity>();
   made->database = database;
   made->user = user;
+  made->database_clients = shared_.database_clients.find(database);
+  made->user_clients = shared_.user_clients.find(user);
   configure(*made);
   return identities_.emplace(key, std::move(made)).first->second.get();
 }
 
 // What the configuration says of an identity; again after every reload.
 void Worker::configure(Identity& identity) {
-  auto entry = settings_->databases.find(identity.database);
-  if (entry == settings_->databases.end()) entry = settings_->databases.find("*");
-  if (entry == settings_->databases.end()) return;
+  const conf::Settings& settings = *settings_;
+  auto entry = settings.databases.find(identity.database);
+  if (entry == settings.databases.end()) entry = settings.databases.find("*");
+  identity.configured = entry != settings.databases.end();
+  if (!identity.configured) {
+    identity.min_size = 0;
+    return;
+  }
   const conf::DatabaseSettings& database = entry->second;
+  static const conf::UserSettings kNothing;
+  const auto found = settings.users.find(identity.user);
+  const conf::UserSettings& user = found == settings.users.end() ? kNothing : found->second;
+  const auto cluster = settings.clusters.find(database.cluster);
   identity.cluster = database.cluster;
   identity.dbname = database.dbname.empty() ? identity.database : database.dbname;
-  identity.mode = started_mode_;
   identity.state = topology_->find(identity.cluster);
-  identity.pool_size = settings_->pool_size;
-  const auto override_with = [&identity](const auto& section) {
-    if (section.pool_mode) identity.mode = *section.pool_mode;
-    if (section.pool_size) identity.pool_size = *section.pool_size;
+
+  // The user's word goes before the database's, and that before the option.
+  using conf::PoolOverrides;
+  const auto choose = [&](auto PoolOverrides::*own, const auto& option) {
+    if (user.*own) return *(user.*own);
+    return (database.*own).value_or(option);
   };
-  override_with(database);
-  if (const auto user = settings_->users.find(identity.user); user != settings_->users.end())
-    override_with(user->second);
+  identity.mode = choose(&PoolOverrides::pool_mode, started_mode_);
+  identity.min_size = choose(&PoolOverrides::pool_min_size, settings.pool_min_size);
+  const Millis old_lifetime = identity.timeouts.server_lifetime;
+  identity.timeouts = {
+      .queue = choose(&PoolOverrides::pool_queue_timeout, settings.pool_queue_timeout),
+      .query = choose(&PoolOverrides::pool_query_timeout, settings.pool_query_timeout),
+      .transaction = choose(&PoolOverrides::pool_transaction_timeout, settings.pool_transaction_timeout),
+      .idle_transaction =
+          choose(&PoolOverrides::pool_idle_transaction_timeout, settings.pool_idle_transaction_timeout),
+      .client_idle = choose(&PoolOverrides::pool_client_idle_timeout, settings.pool_client_idle_timeout),
+      .server_idle = choose(&PoolOverrides::pool_server_idle_timeout, settings.pool_server_idle_timeout),
+      .server_lifetime = choose(&PoolOverrides::pool_server_lifetime, settings.pool_server_lifetime)};
+  if (old_lifetime.count() > 0 && old_lifetime != identity.timeouts.server_lifetime)
+    for (const auto& [address, server] : servers_)
+      if (&server->identity() == &identity && !server->doomed())
+        server->lifetime = jittered(identity.timeouts.server_lifetime);
+
+  // These do not replace each other: each holds for itself.
+  identity.database_clients->set_limit(
+      database.max_clients.value_or(settings.listen_clients_per_database));
+  identity.user_clients->set_limit(user.max_clients.value_or(settings.listen_clients_per_user));
+  const std::optional<std::int64_t> per_node =
+      cluster == settings.clusters.end() ? std::nullopt : cluster->second.max_servers;
+  identity.limits = {.pool = choose(&PoolOverrides::pool_size, settings.pool_size),
+                     .node = per_node.value_or(settings.pool_servers_per_node),
+                     .database = database.max_servers.value_or(settings.pool_servers_per_database),
+                     .user = user.max_servers.value_or(settings.pool_servers_per_user)};
   for (const auto& pool : identity.pools)
-    if (pool) pool->budget().set_limit(identity.pool_size);
+    if (pool) (void)shared_.budgets.find(pool->key(), identity.limits);
+}
+
+// Pools that are to be full before anybody has come; one worker keeps them for all.
+void Worker::meet_configured_users() {
+  if (number_ != 0) return;
+  for (const auto& [name, database] : settings_->databases)
+    for (const std::string& user : database.min_size_users) (void)identity(name, user);
 }
 
 pool::Pool& Worker::make_pool(Identity& identity, routing::NodeId node) {
@@ -57,7 +99,7 @@ pool::Pool& Worker::make_pool(Identity& identity, routing::NodeId node) {
   std::unique_ptr<pool::Pool>& pool = identity.pools[at];
   if (!pool) {
     pool::PoolKey key{node, identity.database, identity.user};
-    auto budget = shared_.budgets.find(key, {.pool = identity.pool_size});
+    auto budget = shared_.budgets.find(key, identity.limits);
     pool = std::make_unique<pool::Pool>(std::move(key), std::move(budget));
   }
   return *pool;
@@ -197,7 +239,7 @@ Worker::Placed Worker::place(Client& client) {
   client.waiting_for = WaitingFor::server;
   its_pool.enqueue(client);
   client.queued_at = &its_pool;
-  open_servers(identity, its_pool);
+  if (const auto full = open_servers(identity, its_pool)) metrics_->server_limits.add(*full);
   hurry();
   return Placed::waits;
 }
@@ -261,7 +303,7 @@ void Worker::release(Server& server) {
     return;
   }
   if (now() - server.connected_at > server.lifetime) {
-    retire(server, ServerEnd::lifetime);
+    retire(server, server.doomed_by);
     return;
   }
   if (its_pool.budget().open() > its_pool.budget().limit()) {
@@ -308,7 +350,7 @@ void Worker::take_server(ServerHandover&& message) {
   if (its_pool.longest_waiter() != nullptr) {
     const bool more = its_pool.waiting() > 1;
     give(server, its_pool);
-    if (more) open_servers(*owner, its_pool);
+    if (more) (void)open_servers(*owner, its_pool);
   } else if (const auto hungry = its_pool.budget().hungrier_than(number_, Instant::max())) {
     hand_over(server, *hungry);
   }
@@ -326,34 +368,118 @@ void Worker::feed_others(const pool::PoolKey& key) {
     hand_over(*server_of(record), *hungry);
 }
 
-void Worker::open_servers(Identity& identity, pool::Pool& its_pool) {
-  const bool full = its_pool.budget().open() >= its_pool.budget().limit();
-  if (its_pool.connections_wanted() == 0 || (full && shared_.workers.size() == 1)) return;
+std::optional<pool::ServerLimit> Worker::open_servers(Identity& identity, pool::Pool& its_pool) {
+  pool::Budget& budget = its_pool.budget();
+  if (its_pool.connections_wanted() == 0) return std::nullopt;
+  if (budget.open() >= budget.limit() && shared_.workers.size() == 1) return pool::ServerLimit::pool;
   const routing::ClusterState* state = cluster(identity);
   const routing::NodeState* node = state == nullptr ? nullptr : state->find(its_pool.key().node);
-  if (node == nullptr || node->ips.empty()) return;
-  const std::size_t at = routing::index(node->id);
-  if (backoffs_.size() <= at) backoffs_.resize(at + 1);
-  if (!backoffs_[at].may_try(now())) return;
-  const auto parallel = static_cast<std::size_t>(settings_->pool_connect_parallel);
-  for (std::size_t wanted = its_pool.connections_wanted();
-       wanted > 0 && its_pool.count(pool::ServerState::connecting) < parallel; --wanted) {
-    if (!its_pool.budget().take()) {
-      if (shared_.workers.size() > 1 &&
-          its_pool.budget().starve(number_, its_pool.waiting_since()))
+  if (node == nullptr) return std::nullopt;
+  for (std::size_t wanted = its_pool.connections_wanted(); wanted > 0 && may_open(*node); --wanted) {
+    pool::ServerLimit full{};
+    bool may = budget.take(&full);
+    if (!may && full != pool::ServerLimit::pool && make_room(its_pool.key(), full, false))
+      may = budget.take(&full);
+    if (!may) {
+      if (shared_.workers.size() > 1 && budget.starve(number_, its_pool.waiting_since())) {
         for (Worker* worker : shared_.workers)
           if (worker != this) worker->post(Starving{its_pool.key()});
-      return;
+        if (full != pool::ServerLimit::pool) want_room(its_pool, full, false);
+      }
+      return full;
     }
-    auto made = std::make_unique<Server>(*this, identity, *node);
-    Server& server = *made;
-    servers_.emplace(&server, std::move(made));
-    its_pool.add(server);
-    server.lifetime = jittered(settings_->pool_server_lifetime);
-    if (const conf::Status started = server.start(); !started) {
-      // The caller is placing somebody: the consequences come at the end of the turn.
-      failed_starts_.emplace_back(&server, started.error().message);
-      return;
+    if (!open_server(identity, its_pool, *node)) return std::nullopt;
+  }
+  return std::nullopt;
+}
+
+// Is it time for one more connection to this node? They are paced, and pause when it fails.
+bool Worker::may_open(const routing::NodeState& node) {
+  const std::size_t at = routing::index(node.id);
+  if (backoffs_.size() <= at) backoffs_.resize(at + 1);
+  if (connecting_.size() <= at) connecting_.resize(at + 1);
+  return !node.ips.empty() && backoffs_[at].may_try(now()) &&
+         connecting_[at] < settings_->pool_connect_parallel;
+}
+
+// Its right to exist has been taken. False: it could not even be started.
+bool Worker::open_server(Identity& identity, pool::Pool& its_pool, const routing::NodeState& node) {
+  auto made = std::make_unique<Server>(*this, identity, node);
+  Server& server = *made;
+  servers_.emplace(&server, std::move(made));
+  its_pool.add(server);
+  ++connecting_[routing::index(node.id)];
+  server.lifetime = jittered(identity.timeouts.server_lifetime);
+  const conf::Status started = server.start();
+  if (started) return true;
+  // The caller is placing somebody: the consequences come at the end of the turn.
+  failed_starts_.emplace_back(&server, started.error().message);
+  return false;
+}
+
+// Servers of other pools stand in the way: one of this worker gives way, or one of another's.
+void Worker::want_room(pool::Pool& its_pool, pool::ServerLimit limit, bool busy_too) {
+  if (make_room(its_pool.key(), limit, busy_too)) return;
+  for (Worker* worker : shared_.workers)
+    if (worker != this) worker->post(RoomWanted{its_pool.key(), limit, busy_too});
+}
+
+void Worker::give_room(const RoomWanted& wanted) {
+  const auto budget = shared_.budgets.find(wanted.key);
+  // Another worker may have been faster.
+  if (budget != nullptr && budget->shared(wanted.limit)->full())
+    (void)make_room(wanted.key, wanted.limit, wanted.busy_too);
+}
+
+// Closes the server that has been idle longest among the pools that share this limit with the pool of
+// `key`. With `busy_too`, where none is idle, one of the largest such pool goes when its client is done
+// with it: whoever has none at all gets one, in time, from those who have several.
+bool Worker::make_room(const pool::PoolKey& key, pool::ServerLimit limit, bool busy_too) {
+  Server* idle = nullptr;
+  Server* busy = nullptr;
+  std::int64_t most = 0;
+  for (const auto& [name, identity] : identities_) {
+    if (limit == pool::ServerLimit::database && identity->database != key.database) continue;
+    if (limit == pool::ServerLimit::user && identity->user != key.user) continue;
+    if (routing::index(key.node) >= identity->pools.size()) continue;
+    pool::Pool* its_pool = identity->pools[routing::index(key.node)].get();
+    if (its_pool == nullptr || its_pool->key() == key) continue;
+    if (pool::PooledServer* record = its_pool->least_recent_idle())
+      if (idle == nullptr || record->idle_since < idle->idle_since) idle = server_of(record);
+    if (!busy_too) continue;
+    for (pool::PooledServer* record = its_pool->first(pool::ServerState::active); record != nullptr;
+         record = its_pool->next(*record)) {
+      if (server_of(record)->doomed()) return true;  // one is on its way out already
+      if (its_pool->budget().open() <= most) continue;
+      most = its_pool->budget().open();
+      busy = server_of(record);
+    }
+  }
+  if (idle != nullptr) {
+    retire(*idle, ServerEnd::evicted);
+    return true;
+  }
+  if (busy != nullptr) busy->doom(ServerEnd::evicted);
+  return busy != nullptr;
+}
+
+// Pools that are to have servers ready have one more opened per look, until they have them.
+void Worker::fill_pools() {
+  if (draining_) return;
+  for (const auto& [key, identity] : identities_) {
+    const routing::ClusterState* state = cluster(*identity);
+    if (identity->min_size == 0 || state == nullptr) continue;
+    const bool reads_elsewhere = identity->mode != conf::PoolMode::session &&
+                                 settings_->routing_consistency != conf::Consistency::primary;
+    for (const routing::NodeState& node : state->nodes) {
+      const bool primary = state->primary == node.id;
+      const bool serves =
+          primary || (reads_elsewhere && node.role == routing::NodeRole::replica && node.lag_ok);
+      if (!serves || node.health != routing::NodeHealth::up || !may_open(node)) continue;
+      pool::Pool& its_pool = pool(*identity, node.id);
+      if (now() < its_pool.not_filled_before || !its_pool.budget().take_below(identity->min_size))
+        continue;
+      (void)open_server(*identity, its_pool, node);
     }
   }
 }
@@ -367,6 +493,7 @@ Millis Worker::jittered(Millis time) {
 void Worker::server_ready(Server& server) {
   metrics_->servers_opened.add();
   const std::size_t at = routing::index(server.node_id());
+  --connecting_[at];
   if (at < backoffs_.size()) backoffs_[at].succeeded();
   pool::Pool& its_pool = *server.home;
   its_pool.move_to(server, pool::ServerState::idle);
@@ -408,6 +535,7 @@ void Worker::server_failed(Server& server, bool node_is_at_fault, std::string_vi
     return;
   }
   if (no_room) return;  // those who wait go on waiting, for a release or for the next attempt
+  its_pool.not_filled_before = now() + jittered(settings_->pool_connect_backoff_max);
   // Nobody who waits here will be let in: they hear the server's own words.
   while (its_pool.longest_waiter() != nullptr) {
     auto& client = static_cast<Client&>(*its_pool.longest_waiter());

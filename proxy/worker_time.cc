@@ -4,6 +4,7 @@
 
 #include "proxy/cancel.h"
 #include "proxy/client_login.h"
+#include "proxy/log.h"
 #include "proxy/wire/sqlstate.h"
 
 // What happens because time has passed.
@@ -57,9 +58,10 @@ void Worker::tick() {
   check_deadlines();
   retry_waiting();
   if (now() - last_slow_check_ >= kIdleTick) {
-    last_slow_check_ = now();
     check_clients();
+    last_slow_check_ = now();
     check_servers();
+    fill_pools();
     update_gauges();
   }
   const bool somebody_waits = !retry_.empty() || count(ClientState::waiting) > 0;
@@ -73,14 +75,18 @@ void Worker::tick() {
 void Worker::check_deadlines() {
   const Instant at = now();
   std::vector<std::pair<Client*, pool::Refusal>> late;
+  std::vector<Server*> hung;
   for (const ClientState state : {ClientState::waiting, ClientState::login})
     each_client(state, [&](Client& client) {
       if (client.waiting_for == WaitingFor::nothing) return;
       const auto waited = at - client.waiting_since;
+      const Millis queue_timeout = client.identity->timeouts.queue;
       if (client.waiting_for == WaitingFor::node && waited > settings_->routing_primary_wait) {
         late.emplace_back(&client, pool::Refusal::no_primary);
-      } else if (waited > settings_->pool_queue_timeout && client.server == nullptr) {
+      } else if (waited > queue_timeout && client.server == nullptr) {
         late.emplace_back(&client, pool::Refusal::queue_timeout);
+      } else if (waited > queue_timeout + settings_->pool_connect_timeout && client.server != nullptr) {
+        hung.push_back(client.server);  // its settings are being restored there
       }
     });
   for (const auto& [client, why] : late) {
@@ -94,16 +100,77 @@ void Worker::check_deadlines() {
                      Millis(500 + static_cast<std::int64_t>(random_() % 500)));
     } else {
       client->refuse(why, wire::sqlstate::kQueryCanceled,
-                     "canceled after waiting " + conf::print(settings_->pool_queue_timeout) +
+                     "canceled after waiting " + conf::print(client->identity->timeouts.queue) +
                          " for a server connection (pool.queue_timeout)",
                      Millis(100 + static_cast<std::int64_t>(random_() % 100)));
     }
     client->refuse_waiting();
   }
+  for (Server* server : hung)
+    if (is_alive(server))
+      retire(*server, ServerEnd::replay_failed, "restoring the session's settings took too long");
   // Pools with waiters whose connections failed, or whose budget has room again.
+  const bool slow = at - last_slow_check_ >= kIdleTick;
   for (const auto& [key, identity] : identities_)
-    for (const auto& its_pool : identity->pools)
-      if (its_pool && its_pool->waiting() > 0) open_servers(*identity, *its_pool);
+    for (const auto& its_pool : identity->pools) {
+      if (!its_pool || its_pool->waiting() == 0) continue;
+      const auto full = open_servers(*identity, *its_pool);
+      if (slow && full && *full != pool::ServerLimit::pool)
+        want_room(*its_pool, *full, its_pool->budget().open() == 0);
+    }
+}
+
+// When the statement that the server works on began; nothing while it works on none. Pipelined statements are
+// sent together, and when each of them begins is not noted, because that would cost every statement: such
+// a one is taken to begin at the last look at which another was in front, or none.
+std::optional<Instant> Worker::running_since(Client& client, Server& server) {
+  Server::Watch& watch = server.watch;
+  if (server.in_flight.empty() || server.pipeline.nothing_owed()) {
+    watch = {};
+    return std::nullopt;
+  }
+  if (watch.client != client.id() || watch.statement != client.statements)
+    watch = {.client = client.id(),
+             .statement = client.statements,
+             .since = std::max(server.in_flight.front().sent, last_slow_check_)};
+  return watch.since;
+}
+
+// A client that holds a server: has it held it for too long? Statements that take too long are noted in
+// slow_servers_.
+std::optional<ClientEnd> Worker::judge_running(Client& client, Server& server) {
+  const Instant at = now();
+  const Identity::TimeOuts& timeouts = client.identity->timeouts;
+  const bool in_transaction = server.status != 'I';
+  if (in_transaction && server.pipeline.idle() && timeouts.idle_transaction.count() > 0 &&
+      at - client.quiet_since() > timeouts.idle_transaction)
+    return ClientEnd::idle_transaction_timeout;
+  if (timeouts.query.count() == 0 && timeouts.transaction.count() == 0) return std::nullopt;
+  const std::optional<Instant> running = running_since(client, server);
+  if (timeouts.transaction.count() > 0) {
+    // As in Postgres 17, a single statement is a transaction too.
+    const std::optional<Instant> since = in_transaction ? server.transaction_since : running;
+    if (since && at - *since > timeouts.transaction) return ClientEnd::transaction_timeout;
+  }
+  if (running && timeouts.query.count() > 0 && at - *running > timeouts.query)
+    slow_servers_.push_back(&server);
+  return std::nullopt;
+}
+
+void Worker::cancel_slow_queries() {
+  const Instant at = now();
+  for (Server* server : std::exchange(slow_servers_, {})) {
+    if (!is_alive(server) || server->client == nullptr) continue;
+    const Client& client = *server->client;
+    const Millis limit = client.identity->timeouts.query;
+    if (!std::exchange(server->watch.canceled, true)) {
+      log_info(client.who() + " canceling its statement: query_timeout after " + conf::print(limit));
+      send_cancel(*server, std::nullopt);
+    } else if (at - server->watch.since > limit + settings_->pool_cancel_timeout) {
+      retire(*server, ServerEnd::cancel_failed,
+             "the server did not end a statement that was canceled after pool.query_timeout");
+    }
+  }
 }
 
 void Worker::check_clients() {
@@ -131,12 +198,7 @@ void Worker::check_clients() {
     if (slow(client)) return ClientEnd::slow_reader;
     if (client.input_ended() && at - client.quiet_since() > settings_->pool_cleanup_timeout)
       return ClientEnd::gone;
-    const bool idle_in_transaction = client.server != nullptr && client.server->pipeline.idle() &&
-                                     client.server->status != 'I';
-    if (idle_in_transaction && settings_->pool_idle_transaction_timeout.count() > 0 &&
-        at - client.quiet_since() > settings_->pool_idle_transaction_timeout)
-      return ClientEnd::idle_transaction_timeout;
-    return std::nullopt;
+    return client.server == nullptr ? std::nullopt : judge_running(client, *client.server);
   });
   // There may be very many of these.
   if (at - last_idle_check_ >= 1s) {
@@ -144,84 +206,116 @@ void Worker::check_clients() {
     for (const ClientState state : {ClientState::idle, ClientState::waiting, ClientState::console})
       look(state, [&](Client& client) -> std::optional<ClientEnd> {
         if (slow(client)) return ClientEnd::slow_reader;
-        if (state == ClientState::idle && settings_->pool_client_idle_timeout.count() > 0 &&
-            at - client.quiet_since() > settings_->pool_client_idle_timeout)
-          return ClientEnd::idle_timeout;
+        if (state != ClientState::idle) return std::nullopt;
+        const Millis limit = client.identity->timeouts.client_idle;
+        if (limit.count() > 0 && at - client.quiet_since() > limit) return ClientEnd::idle_timeout;
         return std::nullopt;
       });
   }
   for (const Verdict& verdict : verdicts) {
     Client& client = *verdict.client;
     if (client.state() == ClientState::closing) continue;
+    const std::string reason = "reason=" + std::string(name(verdict.end));
     switch (verdict.end) {
       case ClientEnd::login_timeout:
         metrics_->login_failures.add();
         client.fatal(verdict.end, wire::sqlstate::kProtocolViolation,
                      "login took longer than " + conf::print(settings_->listen_login_timeout) +
-                         " (listen.login_timeout)");
+                         " (listen.login_timeout)",
+                     reason);
         break;
       case ClientEnd::idle_transaction_timeout:
-        client.fatal(verdict.end, "25P03",
+        client.fatal(verdict.end, wire::sqlstate::kIdleInTransactionSessionTimeout,
                      "terminating connection due to idle-in-transaction timeout "
-                     "(pool.idle_transaction_timeout)");
+                     "(pool.idle_transaction_timeout)",
+                     reason);
         break;
       case ClientEnd::idle_timeout:
-        client.fatal(verdict.end, "57P05",
-                     "terminating connection due to idle-session timeout (pool.client_idle_timeout)");
+        client.fatal(verdict.end, wire::sqlstate::kIdleSessionTimeout,
+                     "terminating connection due to idle-session timeout (pool.client_idle_timeout)",
+                     reason);
+        break;
+      case ClientEnd::transaction_timeout:
+        refusal(pool::Refusal::transaction_timeout);
+        // In the middle of a message there is no place for another one.
+        if (client.server != nullptr && client.server->mid_message()) {
+          retire(client, verdict.end);
+          break;
+        }
+        client.fatal(verdict.end, wire::sqlstate::kTransactionTimeout,
+                     "terminating connection due to transaction timeout (pool.transaction_timeout)",
+                     reason);
         break;
       default: retire(client, verdict.end); break;
     }
   }
+  cancel_slow_queries();
 }
 
 void Worker::check_servers() {
   const Instant at = now();
+  const auto surplus = [](const Server& server) {
+    const pool::Budget& budget = server.home->budget();
+    return budget.open() > budget.limit() || budget.shared_exceeded();
+  };
+  const auto spare = [](Server& server) {
+    return server.home->budget().open() > server.identity().min_size;
+  };
   std::vector<std::pair<Server*, ServerEnd>> ends;
-  for (const auto& [server, owner] : servers_) {
-    switch (server->state) {
+  Server* busy_surplus = nullptr;
+  for (const auto& [address, owner] : servers_) {
+    Server& server = *owner;
+    switch (server.state) {
       case pool::ServerState::connecting:
-        if (at - server->connected_at > settings_->pool_connect_timeout)
-          ends.emplace_back(owner.get(), ServerEnd::connect_failed);
+        if (at - server.connected_at > settings_->pool_connect_timeout)
+          ends.emplace_back(&server, ServerEnd::connect_failed);
         break;
       case pool::ServerState::idle:
-        if (at - server->connected_at > server->lifetime)
-          ends.emplace_back(owner.get(), ServerEnd::lifetime);
-        else if (at - server->idle_since > settings_->pool_server_idle_timeout)
-          ends.emplace_back(owner.get(), ServerEnd::idle_too_long);
-        else if (server->home->budget().open() > server->home->budget().limit())
-          ends.emplace_back(owner.get(), ServerEnd::surplus);
+        if (at - server.connected_at > server.lifetime)
+          ends.emplace_back(&server, server.doomed_by);
+        else if (at - server.idle_since > server.identity().timeouts.server_idle && spare(server))
+          ends.emplace_back(&server, ServerEnd::idle_too_long);
+        else if (surplus(server))
+          ends.emplace_back(&server, ServerEnd::surplus);
         break;
       case pool::ServerState::active:
-        if (server->is_reset_running() && at - server->reset_since() > settings_->pool_cleanup_timeout)
-          ends.emplace_back(owner.get(), ServerEnd::reset_failed);
+        if (server.is_reset_running() && at - server.reset_since() > settings_->pool_cleanup_timeout)
+          ends.emplace_back(&server, ServerEnd::reset_failed);
+        else if (server.home->budget().shared_exceeded() && !server.doomed())
+          busy_surplus = &server;
         break;
       case pool::ServerState::closing: break;
     }
   }
   for (const auto& [server, why] : ends) {
-    // An earlier one's end may have put this one to use.
+    // An earlier one's end may have put this one to use, or made it needed.
     if (server->state == pool::ServerState::closing ||
         (server->state == pool::ServerState::active && !server->is_reset_running()))
+      continue;
+    if ((why == ServerEnd::surplus && !surplus(*server)) ||
+        (why == ServerEnd::idle_too_long && !spare(*server)))
       continue;
     if (why == ServerEnd::connect_failed) {
       server_failed(*server, true, wire::sqlstate::kConnectionFailure,
                     "connecting to " + server->node_name() + " took longer than " +
                         conf::print(settings_->pool_connect_timeout) + " (pool.connect_timeout)");
-    } else if (why != ServerEnd::surplus ||
-               server->home->budget().open() > server->home->budget().limit()) {
+    } else {
       retire(*server, why);
     }
   }
+  // One per look: those that are idle have gone first.
+  if (busy_surplus != nullptr && is_alive(busy_surplus) && surplus(*busy_surplus))
+    busy_surplus->doom(ServerEnd::surplus);
   std::vector<Canceller*> overdue;
   for (const auto& canceller : cancellers_)
-    if (at - canceller->started > 5s) overdue.push_back(canceller.get());
+    if (at - canceller->started > settings_->pool_cancel_timeout) overdue.push_back(canceller.get());
   for (Canceller* canceller : overdue) {
     // Where it is now nobody knows: the server that it may still hit goes with it.
     Server* aim = std::exchange(canceller->server, nullptr);
     cancel_finished(*canceller);
     if (aim == nullptr) continue;
     --aim->cancels;
-    aim->lifetime = Millis(0);  // its client may go on with it, nobody else
+    aim->doom(ServerEnd::cancel_failed);  // its client may go on with it, nobody else
     if (aim->client == nullptr) retire(*aim, ServerEnd::cancel_failed);
   }
 }

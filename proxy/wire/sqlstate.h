@@ -20,6 +20,8 @@ inline constexpr std::string_view kActiveSqlTransaction = "25001";
 // A replica's answer to a write: the statement is run again on the primary, where that is safe.
 inline constexpr std::string_view kReadOnlySqlTransaction = "25006";
 inline constexpr std::string_view kInFailedSqlTransaction = "25P02";
+inline constexpr std::string_view kIdleInTransactionSessionTimeout = "25P03";
+inline constexpr std::string_view kTransactionTimeout = "25P04";  // as in Postgres 17
 inline constexpr std::string_view kInvalidSqlStatementName = "26000";  // unknown prepared statement
 
 // Class 28: who is asking. A wrong password and an unknown user are the same answer: 28P01.
@@ -52,6 +54,7 @@ inline constexpr std::string_view kAdminShutdown = "57P01";
 inline constexpr std::string_view kCrashShutdown = "57P02";
 // No primary was accepted within the hold, or the node is starting.
 inline constexpr std::string_view kCannotConnectNow = "57P03";
+inline constexpr std::string_view kIdleSessionTimeout = "57P05";
 
 inline constexpr std::string_view kInternalError = "XX000";
 
