@@ -180,8 +180,12 @@ void Worker::check_clients() {
     ClientEnd end;
   };
   std::vector<Verdict> verdicts;
+  // Many may be overdue together; the others are not to wait for all of their ends. The rest is for the next
+  // look.
+  constexpr std::size_t kEndsPerLook = 200;
   const auto look = [&](ClientState state, auto&& judge) {
     each_client(state, [&](Client& client) {
+      if (verdicts.size() >= kEndsPerLook) return;
       if (const std::optional<ClientEnd> end = judge(client)) verdicts.push_back({&client, *end});
     });
   };
