@@ -147,7 +147,8 @@ void Worker::retire(Server& server, ServerEnd why, std::string_view text) {
   pool::Pool& its_pool = *server.home;
   Identity& identity = server.identity();
   const bool surprising = why == ServerEnd::lost || why == ServerEnd::unexpected_message ||
-                          why == ServerEnd::replay_failed || why == ServerEnd::reset_failed;
+                          why == ServerEnd::replay_failed || why == ServerEnd::reset_failed ||
+                          why == ServerEnd::cancel_failed;
   if (surprising)
     log_warning("server=" + server.node_name() + " user=" + identity.user +
                 " database=" + identity.dbname + " closing: " + std::string(name(why)) +

@@ -449,6 +449,9 @@ bool Worker::make_room(const pool::PoolKey& key, pool::ServerLimit limit, bool b
     if (!busy_too) continue;
     for (pool::PooledServer* record = its_pool->first(pool::ServerState::active); record != nullptr;
          record = its_pool->next(*record)) {
+      const Client* holder = server_of(record)->client;
+      if (identity->mode == conf::PoolMode::session || (holder != nullptr && routing::any(holder->pins)))
+        continue;  // it may stay for ever
       if (server_of(record)->doomed()) return true;  // one is on its way out already
       if (its_pool->budget().open() <= most) continue;
       most = its_pool->budget().open();
