@@ -45,6 +45,8 @@ std::string refused_login(std::uint16_t port, const std::string& user = "app",
 class Stranger {
  public:
   Stranger(const char* from, std::uint16_t port) : fd_(::socket(AF_INET, SOCK_STREAM, 0)) {
+    const timeval deadline{.tv_sec = 10, .tv_usec = 0};
+    ::setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &deadline, sizeof deadline);
     sockaddr_in address{};
     address.sin_family = AF_INET;
     ::inet_pton(AF_INET, from, &address.sin_addr);
@@ -344,7 +346,7 @@ TEST_SUITE("integration/limits") {
     Connection other = proxy.connect("other");
     Stopwatch watch;
     CHECK(other.scalar("begin; select 5") == "5");
-    CHECK(watch.elapsed() < 1s);
+    CHECK(watch.elapsed() < 3s);
     CHECK(other.exec("commit").ok());
     CHECK(server_closes(proxy, "evicted") >= 1);
 
@@ -478,7 +480,7 @@ TEST_SUITE("integration/limits") {
 
   TEST_CASE(
       "promise 8: clients that log in a byte at a time hold little memory, are cut off, and disturb nobody") {
-    // PGSLUICE_SLOW_LOGINS=2000 for the real figure (two descriptors each).
+    // PGSLUICE_SLOW_LOGINS=2000 for the figure of the requirement.
     const char* given = std::getenv("PGSLUICE_SLOW_LOGINS");
     const int count = given == nullptr ? 300 : std::atoi(given);
     ProxyProcess proxy(config_for(shared_cluster()).set("listen", "login_timeout", "\"1500ms\""));
