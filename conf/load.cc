@@ -358,11 +358,11 @@ class Loader {
     return true;
   }
 
-  template <class O>
-  bool read_kind(const toml::node& node, const std::string& path, const OwnMode<O>& kind,
-                 std::optional<PoolMode>& field) {
+  template <class O, class Enum>
+  bool read_kind(const toml::node& node, const std::string& path, const OwnChoice<O, Enum>& kind,
+                 std::optional<Enum>& field) {
     const auto* text = node.as_string();
-    const auto value = text ? parse_word<PoolMode>(text->get()) : std::nullopt;
+    const auto value = text ? parse_word<Enum>(text->get()) : std::nullopt;
     if (!value) return wrong(node, path, kind);
     field = value;
     return true;

@@ -19,6 +19,7 @@ using Auth = Choice<S, AuthMethod>;
 using Mode = Choice<S, PoolMode>;
 using Tls = Choice<S, TlsMode>;
 using Fresh = Choice<S, Consistency>;
+using Pinning = Choice<S, OnPin>;
 using By = Choice<S, TenantBy>;
 using Level = Choice<S, LogLevel>;
 
@@ -72,6 +73,9 @@ constexpr Option kOptions[] = {
      at_reload,
      "Unsent bytes kept for a client before its server is no longer read: more frees servers from "
      "slow clients sooner and takes more memory."},
+    {"limits.prepared", Size{&S::limits_prepared, {16 << 20}, {16 << 10}, kGiB}, at_reload,
+     "Statements that one client may have prepared by name, in bytes of their texts and names and 256 for "
+     "each; one more is refused with 54000: more suits larger applications and takes more memory."},
     {"limits.slow_reader_timeout", Time{&S::limits_slow_reader_timeout, 60s, 10ms, kDay}, at_reload,
      "How long a client may take nothing of its answer before it is cut off: longer is kinder to "
      "clients that stall and holds their servers longer."},
@@ -167,6 +171,10 @@ constexpr Option kOptions[] = {
      "keeps none."},
     {"pool.mode", Mode{&S::pool_mode, PoolMode::transaction}, at_start,
      "When a server goes back to its pool: after each transaction, or when its client leaves."},
+    {"pool.on_pin", Pinning{&S::pool_on_pin, OnPin::allow}, at_reload,
+     "What happens to a statement that makes state which cannot be moved between servers (temporary table, "
+     "LISTEN, advisory lock ...): allowed, and its client keeps its server while the state exists; or refused "
+     "with 0A000. Session mode allows everything."},
     {"pool.query_timeout", Time{&S::pool_query_timeout, 0ms, 0ms, 30 * kDay}, at_reload,
      "A statement that runs for this long is canceled and answered with 57014: longer lets slower "
      "statements finish and hold their servers; 0 never."},
@@ -229,6 +237,9 @@ constexpr Option kOptions[] = {
      at_reload,
      "A longer statement is not parsed and goes to the primary: more lets larger reads go to "
      "replicas and costs more parsing; 0 parses none."},
+    {"routing.pin_functions", List{&S::routing_pin_functions}, at_reload,
+     "Functions that leave state in the session, by name or schema.name: a client that calls one keeps its "
+     "server until DISCARD ALL."},
     {"routing.primary_wait", Time{&S::routing_primary_wait, 5s, 0ms, 10min}, at_reload,
      "How long a write waits while no primary is accepted, answered with 57P03: longer rides out "
      "slower promotions; 0 refuses at once."},

@@ -85,9 +85,9 @@ struct Own {
   Field<Owner, std::optional<T>> field;
   T min, max;
 };
-template <class Owner>
-struct OwnMode {
-  Field<Owner, std::optional<PoolMode>> field;
+template <class Owner, class Enum>
+struct OwnChoice {
+  Field<Owner, std::optional<Enum>> field;
 };
 // The nodes of a cluster: at least one, none twice.
 template <class Owner>
@@ -99,7 +99,8 @@ template <class O>
 using Value = std::variant<Bounded<O, std::int64_t>, Bounded<O, Millis>, Bounded<O, Bytes>, Flag<O>,
                            Text<O>, Secret<O>, Names<O>, Choice<O, AuthMethod>, Choice<O, PoolMode>,
                            Choice<O, TlsMode>, Choice<O, Consistency>, Choice<O, TenantBy>,
-                           Choice<O, LogLevel>, Own<O, std::int64_t>, Own<O, Millis>, OwnMode<O>, Servers<O>>;
+                           Choice<O, LogLevel>, Choice<O, OnPin>, Own<O, std::int64_t>, Own<O, Millis>,
+                           OwnChoice<O, PoolMode>, OwnChoice<O, OnPin>, Servers<O>>;
 
 // When a changed value counts: after a restart, or from the next reload on.
 enum class Applies : std::uint8_t { at_start, at_reload };
@@ -204,9 +205,9 @@ template <class O, class T>
 std::string expectation(const Own<O, T>& kind) {
   return expect_between(kind.min, kind.max);
 }
-template <class O>
-std::string expectation(const OwnMode<O>&) {
-  return expect_words(kWords<PoolMode>.data(), kWords<PoolMode>.size());
+template <class O, class Enum>
+std::string expectation(const OwnChoice<O, Enum>&) {
+  return expect_words(kWords<Enum>.data(), kWords<Enum>.size());
 }
 template <class O>
 std::string expectation(const Servers<O>&) {

@@ -18,8 +18,10 @@ constexpr Millis kDay = 24h;
 // options.cc; a zero says for one section what it says there for all.
 template <class O>
 constexpr Row<O> kOverrides[] = {
-    {"pool_mode", OwnMode<O>{&O::pool_mode}, at_reload, "Its own pool.mode.", optional,
+    {"pool_mode", OwnChoice<O, PoolMode>{&O::pool_mode}, at_reload, "Its own pool.mode.", optional,
      "\"session\""},
+    {"pool_on_pin", OwnChoice<O, OnPin>{&O::pool_on_pin}, at_reload, "Its own pool.on_pin.", optional,
+     "\"refuse\""},
     {"pool_size", Own<O, std::int64_t>{&O::pool_size, 1, 10'000}, at_reload, "Its own pool.size.",
      optional, "20"},
     {"pool_min_size", Own<O, std::int64_t>{&O::pool_min_size, 0, 10'000}, at_reload,

@@ -25,6 +25,9 @@ enum class TlsMode : std::uint8_t { disable, allow, prefer, require, verify_ca, 
 // primary.
 enum class Consistency : std::uint8_t { eventual, session, primary };
 
+// May a client make state that cannot be moved between servers?
+enum class OnPin : std::uint8_t { allow, refuse };
+
 // What names a client's tenant when it does not say `pgsluice.tenant` itself.
 enum class TenantBy : std::uint8_t { user, database, application_name };
 
@@ -47,6 +50,7 @@ struct NodeAddress {
 // (pool.size is pool_size). A user's value goes before its database's, and that before the option's.
 struct PoolOverrides {
   std::optional<PoolMode> pool_mode;
+  std::optional<OnPin> pool_on_pin;
   std::optional<std::int64_t> pool_size;
   std::optional<std::int64_t> pool_min_size;
   std::optional<Millis> pool_queue_timeout;
@@ -148,6 +152,7 @@ struct Settings {
   Millis pool_connect_backoff_min;
   Millis pool_connect_backoff_max;
   std::int64_t pool_max_prepared_statements;  // per server connection (LRU)
+  OnPin pool_on_pin;
   Millis pool_idle_transaction_timeout;       // 0: off
   Millis pool_client_idle_timeout;            // 0: off
   Millis pool_cleanup_timeout;                // cancel + drain of a vanished client's server
@@ -161,6 +166,7 @@ struct Settings {
   // Functions that are reads though not proven, and writes though thought reads.
   std::vector<std::string> routing_read_functions;
   std::vector<std::string> routing_write_functions;
+  std::vector<std::string> routing_pin_functions;  // that leave state in the session
   Millis routing_primary_wait;  // how long a write waits for a primary to be accepted; then 57P03
 
   Millis probe_interval;
@@ -177,6 +183,7 @@ struct Settings {
 
   Bytes limits_client_buffer;  // unsent bytes kept for a client before its server is no longer read
   Bytes limits_batch;  // a batch larger than this is not collected: it streams to the primary
+  Bytes limits_prepared;  // statements that one client may have prepared by name
   Millis limits_slow_reader_timeout;  // a client that takes nothing for so long is cut off
 
   std::string metrics_address;

@@ -18,6 +18,8 @@ inline constexpr std::array<std::string_view, 0> kWords{};
 template <>
 inline constexpr std::array<std::string_view, 2> kWords<PoolMode>{"transaction", "session"};
 template <>
+inline constexpr std::array<std::string_view, 2> kWords<OnPin>{"allow", "refuse"};
+template <>
 inline constexpr std::array<std::string_view, 4> kWords<AuthMethod>{"trust", "password", "md5",
                                                                     "scram-sha-256"};
 template <>

@@ -98,7 +98,7 @@ struct alignas(64) WorkerMetrics {
   CounterArray refusals;
   CounterArray routes;
   CounterArray read_choices;
-  CounterArray pins;  // by the number of the bit, not by the mask
+  CounterArray pins, unpins;  // by the number of the bit, not by the mask
   CounterArray client_closes;
   CounterArray server_closes;
   CounterArray server_limits;

@@ -1,6 +1,7 @@
 #include "pool/admission.h"
 
 #include <algorithm>
+#include <bit>
 
 namespace pool {
 namespace {
@@ -48,9 +49,27 @@ std::string_view name(Refusal r) {
     case Refusal::too_many_clients_of_address: return "too_many_clients_of_address";
     case Refusal::too_many_clients_of_database: return "too_many_clients_of_database";
     case Refusal::too_many_clients_of_user: return "too_many_clients_of_user";
+    case Refusal::too_many_statements: return "too_many_statements";
+    case Refusal::pin_temporary_table: return "pin_temporary_table";
+    case Refusal::pin_listen: return "pin_listen";
+    case Refusal::pin_advisory_lock: return "pin_advisory_lock";
+    case Refusal::pin_holdable_cursor: return "pin_holdable_cursor";
+    case Refusal::pin_sql_prepare: return "pin_sql_prepare";
+    case Refusal::pin_load: return "pin_load";
+    case Refusal::pin_computed_setting: return "pin_computed_setting";
+    case Refusal::pin_session_setting: return "pin_session_setting";
+    case Refusal::pin_session_function: return "pin_session_function";
     case Refusal::count_: break;
   }
   return "unknown";
+}
+
+Refusal refusal_of(routing::Pin pins) {
+  static_assert(static_cast<std::size_t>(Refusal::count_) -
+                    static_cast<std::size_t>(Refusal::pin_temporary_table) ==
+                routing::kPins);
+  const auto first = std::countr_zero(static_cast<unsigned>(pins));
+  return static_cast<Refusal>(static_cast<int>(Refusal::pin_temporary_table) + first);
 }
 
 Nanos Gcra::take(Instant now, std::int64_t rate, std::int64_t burst, Nanos longest) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "conf/settings.h"
+#include "routing/facts.h"
 
 namespace pool {
 
@@ -37,9 +38,22 @@ enum class Refusal : std::uint8_t {
   too_many_clients_of_address,   // 53300
   too_many_clients_of_database,  // 53300
   too_many_clients_of_user,      // 53300
+  too_many_statements,  // 54000: limits.prepared
+  // pool.on_pin = "refuse", one per bit of routing::Pin, in the same order: 0A000
+  pin_temporary_table,
+  pin_listen,
+  pin_advisory_lock,
+  pin_holdable_cursor,
+  pin_sql_prepare,
+  pin_load,
+  pin_computed_setting,
+  pin_session_setting,
+  pin_session_function,
   count_
 };
 std::string_view name(Refusal r);
+// For the first of these pins.
+Refusal refusal_of(routing::Pin pins);
 
 // The generic cell rate algorithm (ITU-T I.371, "virtual scheduling"): `rate` per second, up to
 // `burst` at once. One atomic word, shared by all workers; a check costs one load and, when it

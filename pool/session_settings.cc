@@ -358,24 +358,89 @@ SettingsRef settings_after(const SettingsRef& before,
         break;
       }
       case What::discard_all: entries = defaults->entries; break;
+      case What::commit:
+      case What::rollback:
+      case What::savepoint:
+      case What::release:
+      case What::rollback_to: continue;
     }
     changed = true;
   }
   return changed ? interner.intern(std::move(entries)) : before;
 }
 
-void SessionSettings::apply(std::span<const routing::SettingChange> changes, bool in_transaction,
-                            SettingsInterner& interner) {
-  SettingsRef next = settings_after(current_, changes, startup_, interner);
+void SessionSettings::change_to(SettingsRef next) {
   if (next == current_) return;
-  if (in_transaction && !before_transaction_) before_transaction_ = current_;
+  if (!trial_) trial_ = std::make_unique<Trial>(current_);
   current_ = std::move(next);
 }
 
+std::vector<SessionSettings::Savepoint>::iterator SessionSettings::find(std::string_view name) {
+  const auto found = std::find_if(trial_->savepoints.rbegin(), trial_->savepoints.rend(),
+                                  [name](const Savepoint& one) { return one.name == name; });
+  return found == trial_->savepoints.rend() ? trial_->savepoints.end() : std::prev(found.base());
+}
+
+void SessionSettings::apply(std::span<const routing::SettingChange> changes, bool aborted,
+                            SettingsInterner& interner) {
+  using What = routing::SettingChange::What;
+  while (!changes.empty()) {
+    const auto first = std::ranges::find_if(
+        changes, [](const routing::SettingChange& change) { return change.is_control(); });
+    const auto run = static_cast<std::size_t>(first - changes.begin());
+    if (run > 0) {
+      change_to(settings_after(current_, changes.first(run), startup_, interner));
+      changes = changes.subspan(run);
+      continue;
+    }
+    const routing::SettingChange& step = changes.front();
+    changes = changes.subspan(1);
+    switch (step.what) {
+      case What::set:
+      case What::set_local:
+      case What::reset:
+      case What::reset_all:
+      case What::discard_all: break;
+      case What::commit:
+      case What::rollback:
+        end_transaction(step.what == What::commit && !aborted);
+        aborted = false;
+        break;
+      case What::savepoint:
+        if (trial_) trial_->savepoints.push_back({step.name, current_});
+        break;
+      case What::release:
+        if (!trial_) break;
+        // With it go those that were made after it; with one made before the first change, all.
+        if (const auto found = find(step.name); found != trial_->savepoints.end())
+          trial_->savepoints.erase(found, trial_->savepoints.end());
+        else
+          trial_->savepoints.clear();
+        break;
+      case What::rollback_to:
+        aborted = false;
+        if (!trial_) break;
+        if (const auto found = find(step.name); found != trial_->savepoints.end()) {
+          current_ = found->then;
+          trial_->savepoints.erase(std::next(found), trial_->savepoints.end());
+        } else {
+          end_transaction(false);
+        }
+        break;
+    }
+  }
+}
+
 void SessionSettings::end_transaction(bool committed) {
-  if (!before_transaction_) return;
-  if (!committed) current_ = before_transaction_;
-  before_transaction_ = nullptr;
+  if (!trial_) return;
+  if (!committed) current_ = std::move(trial_->before);
+  trial_ = nullptr;
+}
+
+void SessionSettings::assume(SettingsRef current, bool in_transaction) {
+  if (in_transaction) return change_to(std::move(current));
+  current_ = std::move(current);
+  trial_ = nullptr;
 }
 
 }  // namespace pool

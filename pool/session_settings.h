@@ -74,7 +74,12 @@ SettingsRef settings_after(const SettingsRef& before,
                            const SettingsRef& defaults, SettingsInterner& interner);
 
 // What one client's session has set, as Postgres would remember it: start-up values that RESET goes
-// back to, SET and RESET on top, undone when the transaction that made them does not commit.
+// back to, SET and RESET on top, undone when the transaction or the savepoint that they were made
+// behind is rolled back.
+//
+// Costs nothing for transactions that set nothing: of their savepoints it need not be told. A
+// savepoint that it does not know was made before the transaction's first change, so a rollback to
+// it undoes all changes.
 class SessionSettings {
  public:
   explicit SessionSettings(SettingsRef startup) : startup_(startup), current_(std::move(startup)) {}
@@ -82,24 +87,34 @@ class SessionSettings {
   const SettingsRef& current() const { return current_; }
   const SettingsRef& startup() const { return startup_; }
 
-  // A batch whose changes these are has succeeded. In a transaction they are kept on trial until
-  // end_transaction().
-  void apply(std::span<const routing::SettingChange> changes, bool in_transaction,
+  // A batch whose changes these are has succeeded. They are on trial until end_transaction(), which
+  // the caller calls at once if no transaction is open. `aborted`: the transaction had failed before
+  // the batch, so that its COMMIT is a rollback.
+  void apply(std::span<const routing::SettingChange> changes, bool aborted,
              SettingsInterner& interner);
   // Did the transaction that ended commit? Forgets, or restores what stood before it.
   void end_transaction(bool committed);
-  // The session now has `current`, whatever it had: it was told so by replay_sql().
-  void assume(SettingsRef current) {
-    current_ = std::move(current);
-    before_transaction_ = nullptr;
-  }
-  // Has the open transaction changed settings? (A rollback to a savepoint then makes them
-  // uncertain.)
-  bool on_trial() const { return before_transaction_ != nullptr; }
+  // The session now has `current`, whatever it had: it was told so by replay_sql(). In a transaction
+  // that is on trial too.
+  void assume(SettingsRef current, bool in_transaction = false);
+  // Has the open transaction changed settings? Then savepoints matter.
+  bool on_trial() const { return trial_ != nullptr; }
 
  private:
+  struct Savepoint {
+    std::string name;
+    SettingsRef then;  // what it goes back to
+  };
+  struct Trial {
+    SettingsRef before;  // the transaction
+    std::vector<Savepoint> savepoints{};  // oldest first; those made since the first change
+  };
+  void change_to(SettingsRef next);
+  // The newest savepoint of that name; the end if it was made before the first change.
+  std::vector<Savepoint>::iterator find(std::string_view name);
+
   SettingsRef startup_, current_;
-  SettingsRef before_transaction_;  // null: the transaction has changed nothing
+  std::unique_ptr<Trial> trial_;  // null: the transaction has changed nothing
 };
 
 }  // namespace pool

@@ -415,6 +415,11 @@ std::size_t Client::process(std::string_view bytes) {
 // Sends the batch on, or answers it. False: it has to wait, and its bytes with it.
 bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
   streams_follow_ = true;
+  // Behind a change of the session whose outcome decides what the server must be told first.
+  if (unsettled && server != nullptr && server->changes_under_way()) return false;
+  if (any(scan.facts.pins) && identity->on_pin == conf::OnPin::refuse &&
+      (server == nullptr || server->status != 'E'))
+    return refuse_pin(bytes, scan, stay);
   const conf::Instant now = worker_.now();
   if (server != nullptr && !stay) {
     // Pipelined behind batches that are not answered yet: goes along if its target is the same.
@@ -438,7 +443,6 @@ bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
   }
   batch = scan.facts;
   batch_changes = std::move(scan.changes);
-  if (prepared) prepared->deallocating = std::move(scan.deallocating);
   batch_unpins = scan.unpins;
   batch_deallocates = scan.deallocates;
   arrived = waiting_since = now;
@@ -599,6 +603,26 @@ void Client::answer_refused(std::string_view bytes, std::size_t streams) {
   }
   if (streams > 0) dropping_ = true;
   send(message);
+}
+
+// A statement that would pin, where pool.on_pin forbids it. False: it waits until what is before it has
+// been answered.
+bool Client::refuse_pin(std::string_view bytes, const Scan& scan, bool stay) {
+  if (server != nullptr && !stay) return false;
+  refuse(pool::refusal_of(scan.facts.pins), wire::sqlstate::kFeatureNotSupported,
+         "state that stays on one server (" + routing::names(scan.facts.pins) +
+             ") is not allowed here (pool.on_pin)");
+  if (server == nullptr) {
+    answer_refused(bytes, scan.streams);
+    return true;
+  }
+  batch = scan.facts;
+  arrived = quiet_since_ = worker_.now();
+  if (scan.streams > 0) dropping_ = true;
+  move_to(ClientState::active);
+  const std::unique_ptr<std::string> error = std::move(refusal_);
+  fail_batch(worker_, *this, bytes, std::move(*error));
+  return true;
 }
 
 void Client::refuse(pool::Refusal why, std::string_view sqlstate, std::string_view message,

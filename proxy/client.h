@@ -78,7 +78,7 @@ std::string_view name(WaitingFor what);
 
 // What a client prepared under one of its names.
 struct ClientStatement {
-  pool::PreparedRef statement;
+  pool::PreparedRef statement;  // null: prepared by SQL, on the server that the client is pinned to
   std::shared_ptr<const routing::Facts> facts;
   std::uint64_t catalog_version = 0;  // that `facts` were judged by
 };
@@ -99,22 +99,74 @@ struct Tentative {
 
 // Everything about the statements that a client has prepared: most clients of the simple protocol have
 // none, and do not pay for it.
-struct ClientPrepared {
-  ClientStatements named;
-  ClientStatements::value_type* last = nullptr;  // the one that was looked for last
+class ClientPrepared {
+ public:
+  const ClientStatements& named() const { return named_; }
+  ClientStatement* find(std::string_view name) {
+    if (named_.empty()) return nullptr;
+    // Asked twice per Bind, and drivers repeat themselves.
+    if (last_ != nullptr && last_->first == name) return &last_->second;
+    const auto found = named_.find(name);
+    if (found == named_.end()) return nullptr;
+    last_ = &*found;
+    return &found->second;
+  }
+  void put(std::string name, ClientStatement statement) {
+    erase(name);
+    bytes_ += cost(name, statement.statement);
+    named_.emplace(std::move(name), std::move(statement));
+  }
+  ClientStatement take(std::string_view name) {
+    const auto found = named_.find(name);
+    ClientStatement taken = std::move(found->second);
+    bytes_ -= cost(name, taken.statement);
+    last_ = nullptr;
+    named_.erase(found);
+    return taken;
+  }
   void erase(std::string_view name) {
-    last = nullptr;
-    if (const auto found = named.find(name); found != named.end()) named.erase(found);
+    if (named_.contains(name)) (void)take(name);
+  }
+  // What SQL prepared is gone.
+  void erase_sql() {
+    last_ = nullptr;
+    std::erase_if(named_, [this](const auto& one) {
+      if (one.second.statement) return false;
+      bytes_ -= cost(one.first, nullptr);
+      return true;
+    });
+  }
+  void clear() {
+    last_ = nullptr;
+    named_.clear();
+    bytes_ = 0;
+  }
+  // What limits.prepared counts: names, texts, and what keeping one of them costs beside.
+  static std::size_t cost(std::string_view name, const pool::PreparedRef& statement) {
+    constexpr std::size_t kEach = 256;
+    return kEach + name.size() + (statement ? statement->tail.size() : 0);
+  }
+  std::size_t bytes() const { return bytes_; }
+
+  // Taken by a DEALLOCATE that has been sent: put back if it fails.
+  std::list<std::pair<std::string, ClientStatement>> deallocated;
+  void put_back_deallocated() {
+    for (auto& [name, statement] : deallocated)
+      if (!named_.contains(name)) put(std::move(name), std::move(statement));
+    deallocated.clear();
   }
   std::list<Tentative> tentative;  // in the order of their requests
   std::string unnamed;  // tail of the last Parse of the unnamed statement
   std::shared_ptr<const routing::Facts> unnamed_facts;
-  // The SQL of the next batch deallocates the statement that these name; null: none.
-  std::shared_ptr<const routing::Facts> deallocating;
   std::list<std::string> doomed;  // errors that replace those of For::doomed requests, in order
   // What the Parses of the batch that waits are, by the catalogue of that version.
   std::vector<std::shared_ptr<const routing::Facts>> waiting;
   std::uint64_t waiting_version = 0;
+
+ private:
+  ClientStatements named_;
+  ClientStatements::value_type* last_ = nullptr;  // the one that was looked for last
+  std::size_t bytes_ = 0;
 };
 
 // One client connection, from accept to goodbye.
@@ -146,14 +198,7 @@ class Client final : public pool::Waiter, public net::SocketOwner {
     return *prepared;
   }
   ClientStatement* find_statement(std::string_view statement_name) {
-    if (!prepared || prepared->named.empty()) return nullptr;
-    // Asked twice per Bind, and drivers repeat themselves.
-    if (prepared->last != nullptr && prepared->last->first == statement_name)
-      return &prepared->last->second;
-    const auto found = prepared->named.find(statement_name);
-    if (found == prepared->named.end()) return nullptr;
-    prepared->last = &*found;
-    return &found->second;
+    return prepared ? prepared->find(statement_name) : nullptr;
   }
   // The unnamed statement is gone: a simple Query, a Close, or a Parse that failed.
   void forget_unnamed() {
@@ -167,6 +212,8 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   Server* server = nullptr;
   bool wrote = false;                  // the open transaction is not proven to have only read
   bool sticky = false;                 // a batch in flight may open a transaction or pin: follow it
+  bool unsettled = false;              // a batch has changed the session: Worker::settle_session()
+  routing::Pin pins_in_doubt = routing::Pin::none;  // of `pins`: may have ended, the server must be asked
 
   // --- waiting --------------------------------------------------------------------------------------
   pool::Pool* queued_at = nullptr;
@@ -254,6 +301,7 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   std::size_t process(std::string_view bytes);
   bool take_batch(std::string_view bytes, Scan& scan, bool stay);
   void answer_refused(std::string_view bytes, std::size_t streams);
+  bool refuse_pin(std::string_view bytes, const Scan& scan, bool stay);
   void await_replay(std::string_view queries);
   void look_at_reading();
   void keep_waiting(std::string_view bytes, const Scan& scan);

@@ -93,12 +93,12 @@ metrics::Source metrics_source(const Status& status, Shared& shared) {
       .read_choice = names_up_to(routing::ReadReason::none_has_replayed),
       .pin =
           [](std::size_t bit) {
-            return bit < 9 ? routing::names(static_cast<routing::Pin>(1U << bit)) : std::string();
+            return bit < routing::kPins ? routing::names(static_cast<routing::Pin>(1U << bit)) : std::string();
           },
       .client_close = names_of<ClientEnd>(),
       .server_close = names_of<ServerEnd>(),
       .server_limit = names_of<pool::ServerLimit>(),
-      .class_reason = names_up_to(routing::ClassReason::mixed),
+      .class_reason = names_up_to(routing::ClassReason::transaction_control),
   };
   source.extra = [&status, &shared] {
     using metrics::ControlMetric;

@@ -216,16 +216,18 @@ void MonitorCatalog::publish_if_changed() {
       for (const auto& [function, is_volatile] : functions) merged[function] |= is_volatile;
     }
   const bool overrides_differ = reads_ != settings_->routing_read_functions ||
-                                writes_ != settings_->routing_write_functions;
+                                writes_ != settings_->routing_write_functions ||
+                                pins_ != settings_->routing_pin_functions;
   if (version_ != 0 && merged == functions_ && !overrides_differ) return;
   if (version_ == 0 && !any && !overrides_differ) return;  // the empty one is what everybody has
   functions_ = std::move(merged);
   reads_ = settings_->routing_read_functions;
   writes_ = settings_->routing_write_functions;
+  pins_ = settings_->routing_pin_functions;
   std::vector<routing::Catalog::Function> list;
   list.reserve(functions_.size());
   for (const auto& [function, is_volatile] : functions_) list.push_back({function, is_volatile});
-  publish_(std::make_shared<const routing::Catalog>(++version_, list, reads_, writes_));
+  publish_(std::make_shared<const routing::Catalog>(++version_, list, reads_, writes_, pins_));
   log_info("function catalogue version=" + std::to_string(version_) +
            " functions=" + std::to_string(list.size()));
 }

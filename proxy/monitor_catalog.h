@@ -70,7 +70,7 @@ class MonitorCatalog {
 
   // What was published last.
   Functions functions_;
-  std::vector<std::string> reads_, writes_;
+  std::vector<std::string> reads_, writes_, pins_;
   std::uint64_t version_ = 0;
 };
 

@@ -53,18 +53,27 @@ const FactsRef& classify(Worker& worker, const Client& client, std::string_view 
   return worker.classifier().classify(sql, client.standard_strings, client.encoding);
 }
 
-// The statement will run.
-void note(Scan* scan, const FactsRef& facts) {
-  scan->facts.add(*facts);
-  scan->facts.executes = true;
-  if (facts->plain) return;
-  if (!facts->settings.empty()) {
+// Transaction control matters to a session that has changed settings in the transaction, or may have.
+bool settings_on_trial(const Client& client, const Scan& scan) {
+  return scan.changes || client.unsettled || client.session->on_trial() ||
+         (client.server != nullptr && client.server->session.on_trial());
+}
+
+void note_changes(const Client& client, Scan* scan, const FactsRef& facts) {
+  if (facts->changes_settings || !facts->deallocates_name.empty() || !facts->executes_names.empty() ||
+      !facts->prepares_names.empty() || (!facts->settings.empty() && settings_on_trial(client, *scan))) {
     if (!scan->changes) scan->changes = std::make_unique<Changes::element_type>();
     scan->changes->push_back(facts);
   }
   scan->unpins |= facts->unpins_all;
   scan->deallocates |= facts->deallocates_all;
-  if (!facts->several && !facts->deallocates_name.empty()) scan->deallocating = facts;
+}
+
+// The statement will run.
+void note(const Client& client, Scan* scan, const FactsRef& facts) {
+  scan->facts.add(*facts);
+  scan->facts.executes = true;
+  if (!facts->plain) note_changes(client, scan, facts);
 }
 
 // It is only parsed: what it would do has not happened yet, but where it must go is known.
@@ -151,6 +160,48 @@ const FactsRef& current_facts(Worker& worker, const Client& client, ClientStatem
     statement.catalog_version = worker.catalog()->version();
   }
   return statement.facts;
+}
+
+// `tail`: text, NUL, parameter types.
+void append_named_parse(std::string& out, std::string_view name, std::string_view tail) {
+  out.push_back(fe::kParse);
+  wire::append_u32(out, static_cast<std::uint32_t>(4 + name.size() + 1 + tail.size()));
+  out += name;
+  out.push_back('\0');
+  out += tail;
+}
+
+// Fails on every server, in an aborted transaction too.
+void append_doomed_parse(std::string& out) {
+  wire::append_parse(out, "pgsluice_doomed", "statement exists", {});
+}
+
+// Statements that the client prepared over the protocol, and that SQL names: on a server they have
+// names of ours. In a transaction that has failed nothing can be parsed, and nothing needs to be.
+std::vector<std::string> names_to_lend(Client& client, const Server& server,
+                                       const Changes::element_type& changes) {
+  std::vector<std::string> names;
+  if (server.status == 'E') return names;
+  const auto lend = [&](const std::string& name) {
+    const ClientStatement* statement = client.find_statement(name);
+    if (statement == nullptr || !statement->statement) return;
+    if (std::ranges::find(names, name) == names.end()) names.push_back(name);
+  };
+  for (const FactsRef& facts : changes) {
+    std::ranges::for_each(facts->executes_names, lend);
+    std::ranges::for_each(facts->prepares_names, lend);
+    if (!facts->deallocates_name.empty()) lend(facts->deallocates_name);
+  }
+  return names;
+}
+
+// Their DEALLOCATE has been sent.
+void take_deallocated(Client& client, const Changes::element_type& changes) {
+  for (const FactsRef& facts : changes) {
+    const std::string& name = facts->deallocates_name;
+    if (!name.empty() && client.find_statement(name) != nullptr)
+      client.prepared->deallocated.emplace_back(name, client.prepared->take(name));
+  }
 }
 
 enum class Read : std::uint8_t { whole, need_more, malformed };
@@ -308,7 +359,7 @@ void scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may
     switch (frame.type) {
       case fe::kQuery:
         if (message.text_complete && !too_large) {
-          note(scan, classify(worker, client, message.text));
+          note(client, scan, classify(worker, client, message.text));
         } else {
           unread();
         }
@@ -342,14 +393,20 @@ void scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may
           return one.name == message.name;
         });
         if (here != parsed.rend()) {
-          note(scan, here->facts);
+          note(client, scan, here->facts);
         } else if (!message.name.empty()) {
-          if (ClientStatement* statement = client.find_statement(message.name))
-            note(scan, current_facts(worker, client, *statement));
+          ClientStatement* const statement = client.find_statement(message.name);
+          if (statement != nullptr && statement->statement) {
+            note(client, scan, current_facts(worker, client, *statement));
+          } else if (statement != nullptr) {  // prepared by SQL
+            scan->facts.executes = true;
+            scan->facts.kind = std::max(scan->facts.kind, routing::StatementClass::write);
+            scan->facts.why = routing::ClassReason::utility;
+          }
         } else if (client.unnamed_version == 0) {
           // Postgres will say that there is none.
         } else if (client.prepared->unnamed_facts) {
-          note(scan, client.prepared->unnamed_facts);
+          note(client, scan, client.prepared->unnamed_facts);
         } else {
           scan->facts.too_large = scan->facts.unread_text = scan->facts.executes = true;
           scan->facts.kind = routing::StatementClass::write;
@@ -428,7 +485,7 @@ void unlink(Client& client, Server& server) {
 
 bool prepare_session(Worker& worker, Client& client, Server& server, std::string& prefix) {
   const pool::SettingsRef& wanted = client.session->current();
-  if (server.session.current() == wanted || !server.pipeline.idle() || server.status != 'I')
+  if (server.session.current() == wanted || !server.pipeline.idle() || server.status == 'E')
     return true;
   const std::string sql = pool::replay_sql(*server.session.current(), *wanted);
   // What a statement runs as, and, unless it only reads, on which objects, must be certain before it runs.
@@ -440,7 +497,7 @@ bool prepare_session(Worker& worker, Client& client, Server& server, std::string
           return true;
     return false;
   }();
-  server.session.assume(wanted);
+  server.session.assume(wanted, server.status == 'T');
   if (sql.empty()) return true;
   worker.count().settings_replays.add();
   server.pipeline.sent({Request::query, For::nobody});
@@ -470,12 +527,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
     if (server.statements.touch(statement->id)) return;
     make_room();
     gather.ours([&](std::string& out) {
-      out.push_back(fe::kParse);
-      wire::append_u32(out, static_cast<std::uint32_t>(4 + statement->server_name.size() + 1 +
-                                                       statement->tail.size()));
-      out += statement->server_name;
-      out.push_back('\0');
-      out += statement->tail;
+      append_named_parse(out, statement->server_name, statement->tail);
     });
     if (!pipeline.skipping()) server.statements.add(statement);
     pipeline.sent({Request::parse, For::nobody, statement->id});
@@ -490,19 +542,30 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
       pipeline.sent({Request::close, For::nobody});
       return;
     }
-    gather.ours([&](std::string& out) {
-      out.push_back(fe::kParse);
-      wire::append_u32(out, static_cast<std::uint32_t>(4 + 1 + client.prepared->unnamed.size()));
-      out.push_back('\0');
-      out += client.prepared->unnamed;
-    });
+    gather.ours([&](std::string& out) { append_named_parse(out, {}, client.prepared->unnamed); });
     if (!pipeline.skipping()) server.unnamed_version = client.unnamed_version;
     pipeline.sent({Request::parse, For::nobody});
     worker.count().prepared_parses_injected.add();
   };
   const auto find = [&](std::string_view name) -> const pool::PreparedRef* {
     const ClientStatement* found = client.find_statement(name);
-    return found == nullptr ? nullptr : &found->statement;
+    return found == nullptr || !found->statement ? nullptr : &found->statement;
+  };
+  const bool sent_changes = client.batch_changes && client.prepared;
+  std::vector<std::string> lent;  // names under which the server has statements for this batch's SQL
+  const bool is_query = !bytes.empty() && bytes[0] == fe::kQuery;
+  if (sent_changes && !(is_query && pipeline.open_sequence()))
+    lent = names_to_lend(client, server, *client.batch_changes);
+  const auto take_back = [&] {
+    for (const std::string& name : lent) {
+      gather.ours([&](std::string& out) { wire::append_close(out, wire::Named::statement, name); });
+      pipeline.sent({Request::close, For::nobody});
+    }
+    lent.clear();
+  };
+  const auto sync_for_nobody = [&] {
+    gather.ours([](std::string& out) { wire::append_sync(out); });
+    pipeline.sent({Request::sync, For::nobody});
   };
 
   if (server.in_flight.size() == pipeline.ready_owed()) {
@@ -511,6 +574,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
                                 .kind = client.batch.kind,
                                 .step = client.batch.step,
                                 .pins = client.batch.pins,
+                                .may_unpin = client.batch.may_unpin,
                                 .unpins = client.batch_unpins,
                                 .deallocates = client.batch_deallocates,
                                 .executes = client.batch.executes,
@@ -521,6 +585,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
     open.kind = std::max(open.kind, client.batch.kind);
     if (client.batch.step != routing::TransactionStep::none) open.step = client.batch.step;
     open.pins |= client.batch.pins;
+    open.may_unpin |= client.batch.may_unpin;
     open.unpins |= client.batch_unpins;
     open.deallocates |= client.batch_deallocates;
     open.executes |= client.batch.executes;
@@ -532,8 +597,22 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
       open.changes = std::move(client.batch_changes);
     }
   }
-  if (client.batch.step != routing::TransactionStep::none || routing::any(client.batch.pins))
-    client.sticky = true;
+  if (!client.batch.plain) {
+    const InFlight& sent = server.in_flight.back();
+    const bool pins = routing::any(client.batch.pins);
+    client.sticky |= client.batch.step != routing::TransactionStep::none || pins;
+    client.unsettled |= pins || sent.changes || routing::any(client.batch.may_unpin);
+  }
+
+  if (!lent.empty()) {
+    for (const std::string& name : lent) {
+      const pool::PreparedRef& statement = *find(name);
+      gather.ours([&](std::string& out) { append_named_parse(out, name, statement->tail); });
+      // A simple Query has its own error to give; in a sequence this one is the client's.
+      pipeline.sent({Request::parse, For::nobody, is_query ? Server::kQuiet : 0});
+    }
+    if (is_query) sync_for_nobody();
+  }
 
   std::size_t at = 0, passed = 0;  // bytes[passed, at) go as they are
   const auto pass_before = [&] {
@@ -557,27 +636,16 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
       case fe::kQuery:
         client.forget_unnamed();
         server.unnamed_version = 0;
-        if (client.prepared && client.prepared->deallocating) {
-          // DEALLOCATE of a statement that was prepared over the protocol: by its name on the server, which
-          // answers as it would have.
-          const FactsRef facts = std::move(client.prepared->deallocating);
-          const std::string& name = facts->deallocates_name;
-          if (const pool::PreparedRef* found = find(name)) {
-            const pool::PreparedRef statement = *found;
-            pass_before();
-            passed = at + frame.size;
-            make_known(statement);
-            gather.ours([&](std::string& out) {
-              wire::append_query(out, "DEALLOCATE " + statement->server_name);
-            });
-            client.prepared->erase(name);
-            server.statements.remove(statement->id);
-          }
-        }
         pipeline.sent({Request::query});
         break;
       case fe::kFunctionCall: pipeline.sent({Request::function_call}); break;
-      case fe::kSync: pipeline.sent({Request::sync}); break;
+      case fe::kSync:
+        if (!lent.empty()) {
+          pass_before();
+          take_back();
+        }
+        pipeline.sent({Request::sync});
+        break;
       case fe::kFlush: break;
       case fe::kExecute: pipeline.sent({Request::execute}); break;
       case fe::kParse: {
@@ -605,27 +673,36 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
         }
         pass_before();
         passed = at + frame.size;
-        if (client.find_statement(message.name) != nullptr) {
-          // Postgres would refuse it; a text that does not parse makes this server refuse it too, so that
-          // the transaction fails on both sides, and its words are replaced by Postgres's for this case.
+        // A text that does not parse makes this server refuse it too, so that the transaction fails on
+        // both sides, and its words are replaced.
+        const auto doom = [&](const wire::ErrorFields& fields) {
           std::string error;
-          wire::append_error(error, {.severity = "ERROR",
-                                     .sqlstate = wire::sqlstate::kDuplicatePreparedStatement,
-                                     .message = "prepared statement \"" + std::string(message.name) +
-                                                "\" already exists"});
+          wire::append_error(error, fields);
           if (!pipeline.skipping()) client.preparing().doomed.push_back(std::move(error));
-          gather.ours([](std::string& out) {
-            wire::append_parse(out, "pgsluice_doomed", "statement exists", {});
-          });
+          gather.ours([](std::string& out) { append_doomed_parse(out); });
           pipeline.sent({Request::parse, For::doomed});
+        };
+        if (client.find_statement(message.name) != nullptr) {
+          doom({.severity = "ERROR",
+                .sqlstate = wire::sqlstate::kDuplicatePreparedStatement,
+                .message = "prepared statement \"" + std::string(message.name) + "\" already exists"});
           break;
         }
         const pool::PreparedRef statement =
             worker.shared().prepared.intern(frame.body.substr(message.after_names));
         const bool skipping = pipeline.skipping();
+        ClientPrepared& prepared = client.preparing();
+        const std::size_t limit = worker.settings().limits_prepared.count;
+        if (!skipping && prepared.bytes() + ClientPrepared::cost(message.name, statement) > limit) {
+          worker.refusal(pool::Refusal::too_many_statements);
+          doom({.severity = "ERROR",
+                .sqlstate = wire::sqlstate::kProgramLimitExceeded,
+                .message = "this client has too many prepared statements (limits.prepared)",
+                .detail = "reason=too_many_statements"});
+          break;
+        }
         if (!skipping) {
-          ClientPrepared& prepared = client.preparing();
-          prepared.named[std::string(message.name)] = {statement, facts(), worker.catalog()->version()};
+          prepared.put(std::string(message.name), {statement, facts(), worker.catalog()->version()});
           prepared.tentative.push_back({statement->id, std::string(message.name), {}, false});
         }
         if (server.statements.touch(statement->id)) {
@@ -701,6 +778,11 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
         const pool::PreparedRef* const known =
             message.named == wire::Named::statement && !message.name.empty() ? find(message.name) : nullptr;
         if (known == nullptr) {
+          if (message.named == wire::Named::statement && client.find_statement(message.name) != nullptr) {
+            client.prepared->erase(message.name);  // prepared by SQL
+            server.in_flight.back().may_unpin |= routing::Pin::sql_prepare;
+            client.unsettled = true;
+          }
           if (message.named == wire::Named::statement && message.name.empty()) {
             client.forget_unnamed();
             server.unnamed_version = 0;
@@ -719,11 +801,8 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
         pass_before();
         passed = at + frame.size;
         if (!pipeline.skipping()) {
-          const auto found = client.prepared->named.find(message.name);
           client.prepared->tentative.push_back(
-              {statement->id, std::string(message.name), std::move(found->second), true});
-          client.prepared->last = nullptr;
-          client.prepared->named.erase(found);
+              {statement->id, std::string(message.name), client.prepared->take(message.name), true});
         }
         pipeline.sent({Request::close, For::local, statement->id});
         break;
@@ -734,11 +813,47 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
   }
   passed = std::min(passed, bytes.size());
   pass_before();
+  if (!lent.empty()) {
+    take_back();
+    if (is_query) sync_for_nobody();
+  }
+  if (sent_changes) take_deallocated(client, *server.in_flight.back().changes);
   server.reconcile();
   worker.count().server_bytes_sent.add(bytes.size());
   if (pipeline.depth() > kMaxDepth) client.pause_reading();
   server.send(gather.finish());
   server.answer_locally();
+}
+
+void fail_batch(Worker& worker, Client& client, std::string_view bytes, std::string error) {
+  Server& server = *client.server;
+  wire::Pipeline& pipeline = server.pipeline;
+  char last = 0;
+  for (std::size_t at = 0; at < bytes.size();) {
+    wire::Frame frame;
+    if (wire::cut(bytes.substr(at), &frame) != wire::Cut::frame) break;
+    last = frame.type;
+    at += frame.size;
+  }
+  const bool alone = last == fe::kQuery || last == fe::kFunctionCall;
+  if (alone && pipeline.skipping()) return;  // as everything up to the next Sync
+  std::string instead;
+  if (!pipeline.skipping()) {
+    if (server.in_flight.size() == pipeline.ready_owed())
+      server.in_flight.push_back(
+          {.arrived = client.arrived, .sent = worker.now(), .kind = client.batch.kind, .changes = {}});
+    client.preparing().doomed.push_back(std::move(error));
+    append_doomed_parse(instead);
+    pipeline.sent({Request::parse, For::doomed});
+  }
+  if (alone || last == fe::kSync) {
+    wire::append_sync(instead);
+    pipeline.sent({Request::sync});
+  } else {
+    wire::append_flush(instead);
+  }
+  server.reconcile();
+  server.send(instead);
 }
 
 }  // namespace proxy

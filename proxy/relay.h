@@ -39,7 +39,6 @@ struct Scan {
   std::size_t whole = 0;
   routing::BatchFacts facts;
   Changes changes;
-  std::shared_ptr<const routing::Facts> deallocating;  // DEALLOCATE of one statement, which it names
   bool unpins = false;
   bool deallocates = false;
   std::string problem;
@@ -74,6 +73,10 @@ bool must_stay(const Client& client);
 
 void link(Client& client, Server& server);
 void unlink(Client& client, Server& server);
+
+// Instead of the batch: makes the server fail as if it had been sent and refused with `error`, so that
+// an open transaction fails on both sides.
+void fail_batch(Worker& worker, Client& client, std::string_view bytes, std::string error);
 
 // Brings the server's session settings to the client's. True: done, or sent ahead in `prefix`, and the
 // batch may follow at once. False: sent, and the answer must be waited for, because a statement that ran

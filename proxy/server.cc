@@ -385,12 +385,18 @@ std::size_t Server::relay(std::string_view bytes) {
       case be::kParameterStatus:
         // A server that becomes primary while we hold it says so; the client's idea does not change.
         if (frame.body.starts_with("in_hot_standby")) swallow = true;
+        else if (restoring_ && client != nullptr) swallow = false;
+        break;
+      case be::kNotificationResponse:
+        // Of a channel that it listens to, whatever we are asking just now.
+        if (client != nullptr && routing::any(client->pins & routing::Pin::listen)) swallow = false;
         break;
       case be::kParseComplete:
       case be::kCloseComplete:
         if (client != nullptr && verdict.answered.whom != For::nobody) settle(verdict.answered.tag);
         break;
       case be::kCommandComplete:
+        if (swallow && routing::any(asked_)) on_proof(frame.body);
         if (status != 'I' && session.on_trial()) {
           if (frame.body.starts_with("COMMIT") || frame.body.starts_with("PREPARE TRANSACTION"))
             committed_ = true;
@@ -484,7 +490,9 @@ bool Server::on_error(const wire::Pipeline::Entry& failed, const wire::ErrorFiel
     *instead = instead_;
     swallow = true;
   }
+  if (failed.request == Request::parse && failed.tag == kQuiet) swallow = true;
   if (failed.request == Request::query && failed.whom == For::nobody) {
+    if (routing::any(asked_)) return true;  // what it has not said is still there
     replay_error_ = std::string(error.sqlstate) + " " + std::string(error.message);
     return true;
   }
@@ -522,7 +530,7 @@ void Server::undo_first(std::size_t count) {
                                                  std::min(count, tentative.size()))));
   for (auto it = undone.rbegin(); it != undone.rend(); ++it) {
     if (it->closes) {
-      client->prepared->named[it->name] = std::move(it->statement);
+      client->prepared->put(it->name, std::move(it->statement));
     } else {
       client->prepared->erase(it->name);
     }
@@ -542,7 +550,14 @@ void Server::parameter_changed(std::string_view name, std::string_view value) {
 // A ReadyForQuery that was owed. The only place where a finished batch is counted.
 void Server::on_ready(char new_status, For whom) {
   const char old_status = std::exchange(status, new_status);
-  if (whom == For::nobody) return;
+  if (whom == For::nobody) {
+    restoring_ = false;
+    if (!routing::any(asked_)) return;
+    const routing::Pin gone = std::exchange(gone_, routing::Pin::none);
+    asked_ = unproven_ = routing::Pin::none;
+    if (client != nullptr) worker_->unpin(*client, gone);
+    return;
+  }
   ENSURE(!in_flight.empty());
   InFlight done = in_flight.take_front();
   worker_->finished(*this, client, done, old_status, committed_);
@@ -568,14 +583,70 @@ void Server::after_answers() {
       statements.clear();
       unnamed_version = 0;
     }
-    worker_->release(*this);
+    worker_->settle(*this);
     return;
   }
   worker_->idle_link(*client, *this);
 }
 
+void Server::restore(std::string_view queries) {
+  restoring_ = true;
+  send(queries);
+}
+
+namespace {
+
+struct Proof {
+  routing::Pin pin;
+  std::string_view sql;  // a row means that there is some left
+};
+// Every bit of Server::kProvable, lowest first. Nothing in them can mean something else through the
+// session's search_path.
+constexpr Proof kProofs[] = {
+    // Whatever is in the session's temporary schema depends on it. As long as search_path names it,
+    // anything that is created may be temporary.
+    {routing::Pin::temporary_table,
+     "SELECT 1 WHERE EXISTS (SELECT FROM pg_catalog.pg_depend WHERE refclassid OPERATOR(pg_catalog.=) "
+     "'pg_catalog.pg_namespace'::pg_catalog.regclass AND refobjid OPERATOR(pg_catalog.=) "
+     "pg_catalog.pg_my_temp_schema()) OR pg_catalog.strpos(pg_catalog.current_setting('search_path'), "
+     "'pg_temp') OPERATOR(pg_catalog.>) 0;"},
+    {routing::Pin::listen, "SELECT 1 FROM pg_catalog.pg_listening_channels() LIMIT 1;"},
+    {routing::Pin::advisory_lock,
+     "SELECT 1 FROM pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory' AND pid "
+     "OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() LIMIT 1;"},
+    {routing::Pin::holdable_cursor, "SELECT 1 FROM pg_catalog.pg_cursors WHERE is_holdable LIMIT 1;"},
+    {routing::Pin::sql_prepare,
+     "SELECT 1 FROM pg_catalog.pg_prepared_statements WHERE from_sql LIMIT 1;"},
+};
+
+}  // namespace
+
+void Server::ask(routing::Pin about) {
+  ENSURE(pipeline.idle() && status == 'I' && !routing::any(asked_) && !resetting_);
+  asked_ = unproven_ = about;
+  std::string sql = "SET LOCAL statement_timeout TO " +
+                    std::to_string(worker_->settings().pool_cleanup_timeout.count()) + ";";
+  for (const Proof& proof : kProofs)
+    if (routing::any(about & proof.pin)) sql += proof.sql;
+  std::string query;
+  wire::append_query(query, sql);
+  pipeline.sent({Request::query, For::nobody});
+  unnamed_version = 0;
+  send(query);
+}
+
+// "SELECT 0" or "SELECT 1", in the order in which it was asked.
+void Server::on_proof(std::string_view tag) {
+  constexpr std::string_view kRows = "SELECT ";
+  if (!tag.starts_with(kRows)) return;
+  const auto left = static_cast<unsigned>(unproven_);
+  const auto next = static_cast<routing::Pin>(left & ~(left - 1));
+  unproven_ = static_cast<routing::Pin>(left & (left - 1));
+  if (tag.substr(kRows.size()).starts_with('0')) gone_ |= next;
+}
+
 void Server::reset() {
-  ENSURE(client == nullptr && pipeline.idle() && !resetting_);
+  ENSURE(client == nullptr && only_ours() && !resetting_);
   resume_reading();
   resetting_ = true;
   reset_since_ = worker_->now();
@@ -591,6 +662,7 @@ void Server::reset() {
 
 void Server::undo_tentative() {
   if (client == nullptr || !client->prepared) return;
+  client->prepared->put_back_deallocated();
   undo_first(client->prepared->tentative.size());
 }
 

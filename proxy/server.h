@@ -45,7 +45,8 @@ enum class ServerEnd : std::uint8_t {
 };
 std::string_view name(ServerEnd end);
 
-// Statements that change session settings, in order; null: none, which is nearly always.
+// Statements that change session settings, or name prepared statements, in order; null: none, which is
+// nearly always.
 using Changes = std::unique_ptr<std::vector<std::shared_ptr<const routing::Facts>>>;
 
 // One batch that has been sent to a server and waits for its ReadyForQuery.
@@ -55,12 +56,13 @@ struct InFlight {
   routing::StatementClass kind = routing::StatementClass::empty;
   routing::TransactionStep step = routing::TransactionStep::none;
   routing::Pin pins = routing::Pin::none;
+  routing::Pin may_unpin = routing::Pin::none;
   bool failed = false;      // an ErrorResponse has gone to the client
   bool unpins = false;      // DISCARD ALL
   bool deallocates = false;
   bool executes = false;    // runs something; else it only parses
   bool unread = false;      // its text was too large to be looked at
-  Changes changes;          // the statements that change settings, in order
+  Changes changes;          // the statements that change the session, in order
 };
 
 // One connection from us to Postgres, from connect to goodbye. The pool's record is its base; the
@@ -135,6 +137,27 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   // Bytes of a message that has begun to go to the client and is not whole yet.
   bool mid_message() const { return pass_left_ > 0; }
 
+  // --- questions and changes of ours ----------------------------------------------------------------
+  // Nothing that it has still to answer is a client's: what is under way, if anything, is our own.
+  bool only_ours() const { return pipeline.ready_owed() == 0 && !pipeline.open_sequence(); }
+  // A batch that changes the session is under way, and nothing of a later one has been sent.
+  bool changes_under_way() {
+    return !pipeline.open_sequence() && !pipeline.copying_in() && !in_flight.empty() &&
+           in_flight.back().changes != nullptr;
+  }
+  // Sends what makes the session like its client's again. What it changes is told to the client.
+  void restore(std::string_view queries);
+  // Asks which of these kinds of state its session still has; Worker::unpin() is told which it has not.
+  // Whatever else happens, the answer never reaches the client. Bounded by the server's own
+  // statement_timeout: who waits longer than that waits for a server that answers nobody.
+  void ask(routing::Pin about);
+  // Pins that ask() has a question for.
+  static constexpr routing::Pin kProvable =
+      routing::Pin::temporary_table | routing::Pin::listen | routing::Pin::advisory_lock |
+      routing::Pin::holdable_cursor | routing::Pin::sql_prepare;
+  // Tag of a Parse of ours whose error nobody needs to hear: what follows it says the same.
+  static constexpr std::uint32_t kQuiet = 0xffffffff;
+
   // Undoes whatever the last client left (ROLLBACK if `status` says so, DISCARD ALL), then releases
   // itself; closes itself when that fails.
   void reset();
@@ -181,6 +204,7 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   bool on_error(const wire::Pipeline::Entry& failed, const wire::ErrorFields& error,
                 std::string_view* instead);
   void on_ready(char new_status, wire::For whom);
+  void on_proof(std::string_view tag);
   void after_answers();
   template <class Add>
   void take_local(Add add);
@@ -209,6 +233,8 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   std::size_t out_sent_ = 0;
   bool resetting_ = false;
   conf::Instant reset_since_{};
+  bool restoring_ = false;
+  routing::Pin asked_ = routing::Pin::none, unproven_ = routing::Pin::none, gone_ = routing::Pin::none;
   bool broken_ = false;                 // a write has failed
   bool ask_tls_ = false, tried_both_ = false;
   std::unique_ptr<ServerLogin> spent_login_;

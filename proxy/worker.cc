@@ -37,7 +37,8 @@ Worker::Worker(std::size_t number, Shared& shared, std::shared_ptr<const conf::S
       topology_(std::make_shared<routing::Topology>()),
       catalog_(std::make_shared<routing::Catalog>(0, std::vector<routing::Catalog::Function>{},
                                                   settings_->routing_read_functions,
-                                                  settings_->routing_write_functions)),
+                                                  settings_->routing_write_functions,
+                                                  settings_->routing_pin_functions)),
       metrics_(std::make_unique<metrics::WorkerMetrics>()),
       mailbox_(loop_, [this](WorkerMessage&& message) { receive(std::move(message)); }),
       tick_(loop_, [this] { tick(); }),
@@ -188,15 +189,17 @@ void Worker::retire(Client& client, ClientEnd why, std::string_view text) {
     part(client, *server);
     if (server->state == pool::ServerState::closing) {
       // it is the one that ends us
-    } else if (!server->pipeline.idle() || half_sent) {
+    } else if (!server->only_ours() || half_sent) {
       if (!server->pipeline.nothing_owed()) send_cancel(*server, std::nullopt);
       retire(*server, ServerEnd::client_vanished);
     } else if ((server->status != 'I' || pinned || keeps_session) && !server->uncertain()) {
       server->reset();
     } else if (server->status != 'I') {
       retire(*server, ServerEnd::client_vanished);
-    } else {
+    } else if (server->pipeline.idle()) {
       settle(*server);
+    } else {
+      server->reset();  // we have asked it something, and it has a deadline now
     }
   } else if (client.admitted) {
     pool::leave(*client.tenant);
@@ -266,6 +269,7 @@ void Worker::cancel(const CancelClient& request) {
   // A flood of cancels for one statement is one cancel.
   constexpr int kCancelsAtOnce = 4;
   if (client->server == nullptr || client->server->pipeline.nothing_owed() ||
+      client->server->only_ours() ||
       client->server->cancels >= kCancelsAtOnce) {
     done();
     return;

@@ -55,6 +55,7 @@ struct Identity {
     conf::Millis server_idle{}, server_lifetime{};
   } timeouts;
   std::shared_ptr<pool::Quota> database_clients, user_clients;  // taken by those who are logged in
+  conf::OnPin on_pin = conf::OnPin::allow;  // always in session mode
   const routing::ClusterState* state = nullptr;  // its cluster in the worker's topology; null: not in it
   std::vector<std::unique_ptr<pool::Pool>> pools;  // by node number
   // What Postgres tells a client with these start-up settings (ParameterStatus messages).
@@ -177,6 +178,10 @@ class Worker {
   void finished(Server& server, Client* client, InFlight& done, char old_status, bool committed);
   // The link has nothing outstanding: parts it if it may be parted, and lets the client go on.
   void idle_link(Client& client, Server& server);
+  // A server that its client has left in order: back to the pool, unless something about it is in doubt.
+  void settle(Server& server);
+  // The server has said that this state of its session is gone.
+  void unpin(Client& client, routing::Pin gone);
   // Leaves whatever queue the client is in.
   void stop_waiting(Client& client);
   // Which nodes of the cluster have just failed here: a bit per position, for the chooser.
@@ -227,13 +232,15 @@ class Worker {
   void wait(Client& client, WaitingFor what);
   void hurry();
   void tie(Client& client, Server& server);
-  void settle(Server& server);
   void bury();
   void after_turn();
   bool is_alive(const Server* server) const { return servers_.contains(server); }
   void hand_over(Server& server, std::size_t to);
   void place_again(Client& client);
   void pin(Client& client, routing::Pin pins);
+  void apply_changes(Server& server, Client& client, const InFlight& done, char old_status);
+  void conclude_pins(Server& server, Client& client, const InFlight& done, char old_status);
+  bool settle_session(Client& client, Server& server);
   void check_clients();
   std::optional<conf::Instant> running_since(Client& client, Server& server);
   std::optional<ClientEnd> judge_running(Client& client, Server& server);

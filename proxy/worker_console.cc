@@ -49,7 +49,7 @@ void Worker::answer_console(const ConsoleAsk& question) {
              routing::names(client.pins), print(client.route_state.floor),
              std::to_string(client.statements), seconds(at - client.connected_at()),
              seconds(at - client.quiet_since()),
-             std::to_string(client.prepared ? client.prepared->named.size() : 0),
+             std::to_string(client.prepared ? client.prepared->named().size() : 0),
              client.tls_description()});
       }
       break;

@@ -36,20 +36,11 @@ void Worker::finished(Server& server, Client* client, InFlight& done, char old_s
              std::to_string(std::chrono::duration_cast<conf::Micros>(done.sent - done.arrived).count()));
 
   const bool in_transaction = server.status != 'I';
-  if (done.changes && !done.failed) {
-    for (const auto& facts : *done.changes) {
-      client->session->apply(facts->settings, in_transaction, interner_);
-      server.session.apply(facts->settings, in_transaction, interner_);
-    }
-    client->settings_changed();
-  }
-  if (done.step == routing::TransactionStep::savepoint && client->session->on_trial()) {
-    // A rollback to a savepoint may have undone some of them; only this server knows which.
-    pin(*client, routing::Pin::session_setting);
-  }
-  if (old_status != 'I' &&
-      (!in_transaction || done.step == routing::TransactionStep::chained_end)) {
-    server.transaction_since = at;
+  if (done.changes) apply_changes(server, *client, done, old_status);
+  const bool ended = old_status != 'I' &&
+                     (!in_transaction || done.step == routing::TransactionStep::chained_end);
+  if (ended) server.transaction_since = at;
+  if (ended && !(done.changes && !done.failed)) {
     client->session->end_transaction(committed);
     server.session.end_transaction(committed);
     client->settings_changed();
@@ -59,24 +50,15 @@ void Worker::finished(Server& server, Client* client, InFlight& done, char old_s
   } else if (old_status == 'I') {
     server.transaction_since = done.sent;
   }
-  if (done.unpins && !done.failed) client->pins = routing::Pin::none;
+  if (done.unpins && !done.failed) client->pins = client->pins_in_doubt = routing::Pin::none;
   if (done.deallocates && done.failed) server.statements_are_uncertain();
   if (done.deallocates && !done.failed) {
-    if (client->prepared) {
-      client->prepared->last = nullptr;
-      client->prepared->named.clear();
-    }
+    if (client->prepared) client->prepared->clear();
     client->forget_unnamed();
     server.unnamed_version = 0;
     server.statements.clear();
   }
-  // What is not undone by a rollback is there although a later statement of the batch failed; and where
-  // the batch ended a transaction itself, nobody knows what was.
-  constexpr routing::Pin lasting = routing::Pin::advisory_lock | routing::Pin::sql_prepare |
-                                   routing::Pin::load | routing::Pin::session_function;
-  const bool certain = !done.failed || done.step != routing::TransactionStep::none;
-  const routing::Pin made = certain ? done.pins : done.pins & lasting;
-  if (routing::any(made)) pin(*client, made);
+  if (routing::any(done.pins) || routing::any(done.may_unpin)) conclude_pins(server, *client, done, old_status);
 
   // A text that nobody has read may have left anything behind.
   server.unread_text |= done.unread;
@@ -92,6 +74,61 @@ void Worker::finished(Server& server, Client* client, InFlight& done, char old_s
     shared_.tell_control(SchemaChanged{client->identity->cluster});
 }
 
+// What the batch's statements did to the session's settings and to the names of statements.
+void Worker::apply_changes(Server& server, Client& client, const InFlight& done, char old_status) {
+  const auto& changes = *done.changes;
+  bool sets = false, saves = false, controls = false;
+  for (const auto& facts : changes)
+    for (const routing::SettingChange& change : facts->settings) {
+      sets |= !change.is_control();
+      controls |= change.is_control();
+      saves |= change.what == routing::SettingChange::What::savepoint;
+    }
+  if (client.prepared) {
+    if (done.failed) client.prepared->put_back_deallocated();
+    client.prepared->deallocated.clear();
+  }
+  if (done.failed) {
+    // How far it came, and so what a rollback undoes, only this server knows.
+    if (saves || (controls && sets)) pin(client, routing::Pin::session_setting);
+    return;
+  }
+  // Only a first statement that ends it, or goes back in it, can succeed in a failed transaction.
+  bool aborted = old_status == 'E';
+  for (const auto& facts : changes) {
+    if (!facts->settings.empty()) {
+      aborted &= facts->settings.front().is_control();
+      client.session->apply(facts->settings, aborted, interner_);
+      server.session.apply(facts->settings, aborted, interner_);
+      aborted = false;
+    }
+    for (const std::string& name : facts->prepares_names) client.preparing().put(name, {});
+  }
+  if (server.status == 'I') {
+    client.session->end_transaction(true);
+    server.session.end_transaction(true);
+  }
+  client.settings_changed();
+}
+
+// Pins that the batch made, and those that it may have ended.
+void Worker::conclude_pins(Server& server, Client& client, const InFlight& done, char old_status) {
+  if (done.failed && old_status == 'E') return;  // none of it ran
+  // What is not undone by a rollback is there although a later statement of the batch failed; and where
+  // the batch ended a transaction itself, nobody knows what was.
+  constexpr routing::Pin lasting = routing::Pin::advisory_lock | routing::Pin::sql_prepare |
+                                   routing::Pin::load | routing::Pin::session_function;
+  const bool ends = done.step != routing::TransactionStep::none;
+  const routing::Pin made = !done.failed || ends ? done.pins : done.pins & lasting;
+  if (routing::any(made)) pin(client, made);
+  // A transaction that made a pin may have undone it at its end, and a lock that was tried may not have
+  // been had.
+  const bool uncertain = done.failed || ends || server.status != 'I';
+  const routing::Pin doubt =
+      done.may_unpin | (uncertain ? made : made & routing::Pin::advisory_lock);
+  client.pins_in_doubt |= doubt & client.pins & Server::kProvable;
+}
+
 void Worker::pin(Client& client, routing::Pin pins) {
   const auto fresh = static_cast<unsigned>(pins) & ~static_cast<unsigned>(client.pins);
   for (std::size_t bit = 0; bit < 16; ++bit)
@@ -99,13 +136,40 @@ void Worker::pin(Client& client, routing::Pin pins) {
   client.pins |= pins;
 }
 
-// A server that its client has left in order: back to the pool, unless something about it is in doubt.
+void Worker::unpin(Client& client, routing::Pin gone) {
+  gone = gone & client.pins;
+  for (std::size_t bit = 0; bit < routing::kPins; ++bit)
+    if ((static_cast<unsigned>(gone) >> bit & 1U) != 0) metrics_->unpins.add(bit);
+  client.pins = client.pins & ~gone;
+  if (routing::any(gone & routing::Pin::sql_prepare) && client.prepared) client.prepared->erase_sql();
+}
+
 void Worker::settle(Server& server) {
   if (server.unread_text && !server.uncertain()) {
     server.reset();
   } else {
     release(server);
   }
+}
+
+// A batch has changed the session. False: the server has been told something, and the link is idle again
+// when it has done it.
+bool Worker::settle_session(Client& client, Server& server) {
+  if (server.status == 'E') return true;  // its end decides
+  if (server.session.current() != client.session->current()) {
+    // RESET went back to the server's own default, and not to what the client began with.
+    std::string queries;
+    prepare_session(*this, client, server, queries);
+    if (!queries.empty()) {
+      server.restore(queries);
+      return false;
+    }
+  }
+  client.unsettled = server.status != 'I' && routing::any(client.pins_in_doubt);
+  if (client.unsettled || client.identity->mode == conf::PoolMode::session) return true;
+  const routing::Pin doubt = std::exchange(client.pins_in_doubt, routing::Pin::none) & client.pins;
+  if (routing::any(doubt)) server.ask(doubt);
+  return true;
 }
 
 void Worker::idle_link(Client& client, Server& server) {
@@ -115,6 +179,7 @@ void Worker::idle_link(Client& client, Server& server) {
     client.forward_waiting();
     return;
   }
+  if (client.unsettled && !settle_session(client, server)) return;
   client.sticky = false;
   if (server.status != 'I') {
     client.go_on();
@@ -161,7 +226,7 @@ void Worker::retire(Server& server, ServerEnd why, std::string_view text) {
   const bool mid_message = server.mid_message();
   const bool first_failed = !server.in_flight.empty() && server.in_flight.front().failed;
   // The server's last words may have come in one read with the whole answer: then nobody is owed anything.
-  const bool answered = client != nullptr && server.pipeline.idle() && server.status == 'I' &&
+  const bool answered = client != nullptr && server.only_ours() && server.status == 'I' &&
                         !mid_message && !client->streaming() && !routing::any(client->pins) &&
                         client->identity->mode != conf::PoolMode::session &&
                         client->waiting_for != WaitingFor::replay;

@@ -56,6 +56,9 @@ void Worker::configure(Identity& identity) {
     return (database.*own).value_or(option);
   };
   identity.mode = choose(&PoolOverrides::pool_mode, started_mode_);
+  identity.on_pin = identity.mode == conf::PoolMode::session
+                        ? conf::OnPin::allow
+                        : choose(&PoolOverrides::pool_on_pin, settings.pool_on_pin);
   identity.min_size = choose(&PoolOverrides::pool_min_size, settings.pool_min_size);
   const Millis old_lifetime = identity.timeouts.server_lifetime;
   identity.timeouts = {

@@ -194,7 +194,8 @@ Catalog::Catalog() : Catalog(0, {}, {}, {}) {}
 
 Catalog::Catalog(std::uint64_t version, const std::vector<Function>& functions,
                  const std::vector<std::string>& read_overrides,
-                 const std::vector<std::string>& write_overrides)
+                 const std::vector<std::string>& write_overrides,
+                 const std::vector<std::string>& pin_overrides)
     : version_(version) {
   // From the weakest to the strongest; each layer takes back what a weaker one said.
   const auto put = [this](std::string_view name, Verdict verdict) {
@@ -225,6 +226,14 @@ Catalog::Catalog(std::uint64_t version, const std::vector<Function>& functions,
   for (const std::string& name : read_overrides) put(without_schema(name), Verdict::read);
   for (const std::string& name : write_overrides)
     put(without_schema(name), Verdict::volatile_function);
+  for (const std::string& name : pin_overrides) {
+    put(without_schema(name), Verdict::primary_only);
+    pinning_.emplace(without_schema(name));
+  }
+}
+
+bool Catalog::pins(std::string_view function_name) const {
+  return contains(kSessionFunctions, function_name) || pinning_.contains(function_name);
 }
 
 Catalog::Verdict Catalog::judge(std::string_view function_name) const {
@@ -241,7 +250,7 @@ bool is_session_advisory_lock(std::string_view name) {
          name == "pg_try_advisory_lock" || name == "pg_try_advisory_lock_shared";
 }
 
-bool is_session_function(std::string_view name) { return contains(kSessionFunctions, name); }
+bool is_advisory_unlock(std::string_view name) { return name.starts_with("pg_advisory_unlock"); }
 
 bool is_node_view(std::string_view name) {
   return name.starts_with("pg_stat_") || name.starts_with("pg_statio_") ||

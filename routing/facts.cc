@@ -29,7 +29,6 @@ std::string_view name(ClassReason r) {
     case ClassReason::schema_change: return "schema_change";
     case ClassReason::session_change: return "session_change";
     case ClassReason::transaction_control: return "transaction_control";
-    case ClassReason::mixed: return "mixed";
   }
   return "?";
 }

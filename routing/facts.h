@@ -36,7 +36,6 @@ enum class ClassReason : std::uint8_t {
   schema_change,
   session_change,
   transaction_control,
-  mixed,  // several statements that cannot be told apart safely
 };
 std::string_view name(ClassReason r);
 
@@ -51,7 +50,7 @@ enum class Pin : std::uint16_t {
   sql_prepare = 1 << 4,
   load = 1 << 5,
   computed_setting = 1 << 6,  // set_config with values that only the server knows, FROM CURRENT
-  session_setting = 1 << 7,   // a change that cannot be replayed: among transaction control, unseen
+  session_setting = 1 << 7,   // a change that cannot be followed: undone in part, or unseen
   session_function = 1 << 8,  // a function left state in the session: setseed, dblink_connect ...
 };
 constexpr Pin operator|(Pin a, Pin b) {
@@ -60,12 +59,15 @@ constexpr Pin operator|(Pin a, Pin b) {
 constexpr Pin operator&(Pin a, Pin b) {
   return static_cast<Pin>(static_cast<std::uint16_t>(a) & static_cast<std::uint16_t>(b));
 }
+constexpr Pin operator~(Pin p) { return static_cast<Pin>(~static_cast<unsigned>(p) & 0xffffU); }
 constexpr Pin& operator|=(Pin& a, Pin b) { return a = a | b; }
 constexpr bool any(Pin p) { return p != Pin::none; }
+inline constexpr std::size_t kPins = 9;  // bits in use
 // "temporary_table" for one bit; several are joined by ",".
 std::string names(Pin p);
 
-// One change of a session setting, in the order in which the statement makes them.
+// One change of a session setting, in the order in which the statement makes them; or a step of
+// transaction control, which keeps or undoes changes.
 struct SettingChange {
   enum class What : std::uint8_t {
     set,         // SET name TO value  (also SET TIME ZONE, SET ROLE, SET SESSION AUTHORIZATION,
@@ -73,11 +75,17 @@ struct SettingChange {
     set_local,   // SET LOCAL: ends with the transaction, nothing to remember
     reset,       // RESET name, SET name TO DEFAULT
     reset_all,   // RESET ALL
-    discard_all  // DISCARD ALL
+    discard_all,  // DISCARD ALL
+    commit,
+    rollback,
+    savepoint,   // `name` is its name, here and below
+    release,
+    rollback_to
   } what;
   std::string name;   // as Postgres compares it: lower case; "role", "session_authorization",
                       // "timezone" for the special forms
   std::string value;  // what stands behind "SET name TO ": literals quoted, ready to be replayed
+  bool is_control() const { return what >= What::commit; }
 };
 
 // What a statement means for the transaction that it runs in.
@@ -100,21 +108,26 @@ struct Facts {
   StatementClass kind = StatementClass::write;
   ClassReason why = ClassReason::unparsed;
   Pin pins = Pin::none;
+  Pin may_unpin = Pin::none;         // state that it may have ended: UNLISTEN, DROP, CLOSE ...
   bool unpins_all = false;           // DISCARD ALL
   bool serializable = false;         // BEGIN ISOLATION LEVEL SERIALIZABLE: primary only
   bool deallocates_all = false;      // DEALLOCATE ALL, DISCARD ALL; not DISCARD PLANS
   std::string deallocates_name;        // DEALLOCATE of this one statement
+  // Prepared statements that SQL names: EXECUTE and PREPARE of these, in any place.
+  std::vector<std::string> executes_names, prepares_names;
   bool depends_on_literals = false;  // not cached by digest: SET, set_config, transaction modes
   bool several = false;              // more than one statement in the string
   TransactionStep step = TransactionStep::none;  // the last one that is not none
   std::uint64_t digest = 0;
   std::vector<SettingChange> settings;
+  bool changes_settings = false;  // `settings` has more than transaction control
   // Nothing but its class matters: true only where look_plain() has seen to it. What most statements are.
   bool plain = false;
 
   void look_plain() {
-    plain = pins == Pin::none && !unpins_all && !serializable && !deallocates_all &&
-            deallocates_name.empty() && step == TransactionStep::none && settings.empty();
+    plain = pins == Pin::none && may_unpin == Pin::none && !unpins_all && !serializable &&
+            !deallocates_all && deallocates_name.empty() && executes_names.empty() &&
+            prepares_names.empty() && step == TransactionStep::none && settings.empty();
   }
   bool is_read() const { return kind == StatementClass::read || kind == StatementClass::empty; }
 };

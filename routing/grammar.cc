@@ -224,21 +224,13 @@ class Finder {
       statement(json_.first(holder));
     }
     facts_.several = statements > 1;
-    // Which change survives depends on which of the statements fail; nobody replays that.
-    if (facts_.several && transaction_control_ && changes_session()) {
-      facts_.pins |= Pin::session_setting;
-      facts_.settings.clear();
-      facts_.why = ClassReason::mixed;
-    }
+    facts_.changes_settings =
+        !std::all_of(facts_.settings.begin(), facts_.settings.end(),
+                     [](const SettingChange& c) { return c.is_control(); });
     return std::move(facts_);
   }
 
  private:
-  bool changes_session() const {
-    return std::any_of(facts_.settings.begin(), facts_.settings.end(), [](const SettingChange& c) {
-      return c.what != SettingChange::What::set_local;
-    });
-  }
 
   void raise(StatementClass kind, ClassReason why) {
     if (kind <= facts_.kind) return;
@@ -275,10 +267,13 @@ class Finder {
         return read();
       case Kind::declare: return declare(node);
       // They move or end what DECLARE made; their own class must not let anybody run them again.
-      case Kind::cursor: return session();
+      case Kind::cursor:
+        if (json_.key(node) == "ClosePortalStmt") facts_.may_unpin |= Pin::holdable_cursor;
+        return session();
       case Kind::listen: facts_.pins |= Pin::listen; return session();
-      case Kind::unlisten: return session();
+      case Kind::unlisten: facts_.may_unpin |= Pin::listen; return session();
       case Kind::deallocate:
+        facts_.may_unpin |= Pin::sql_prepare;
         if (json_.has(node, "name")) {
           facts_.deallocates_name = json_.text(node, "name");
         } else {
@@ -286,14 +281,20 @@ class Finder {
         }
         return session();
       case Kind::discard:
+        if (json_.raw(node, "target") == "DISCARD_TEMP") facts_.may_unpin |= Pin::temporary_table;
         if (json_.raw(node, "target") == "DISCARD_ALL") {
           facts_.unpins_all = true;
           facts_.deallocates_all = true;
           facts_.settings.push_back({SettingChange::What::discard_all, "", ""});
         }
         return session();
-      case Kind::prepare: facts_.pins |= Pin::sql_prepare; return session();
-      case Kind::execute: return write(ClassReason::utility);
+      case Kind::prepare:
+        facts_.pins |= Pin::sql_prepare;
+        facts_.prepares_names.push_back(json_.text(node, "name"));
+        return session();
+      case Kind::execute:
+        facts_.executes_names.push_back(json_.text(node, "name"));
+        return write(ClassReason::utility);
       case Kind::load: facts_.pins |= Pin::load; return session();
       case Kind::constraints:
         return raise(StatementClass::transaction, ClassReason::transaction_control);
@@ -301,6 +302,7 @@ class Finder {
       case Kind::schema:
         raise(StatementClass::ddl, ClassReason::schema_change);
         temporary_names(node);
+        if (json_.key(node).starts_with("Drop")) facts_.may_unpin |= Pin::temporary_table;
         return walk(node);
       case Kind::definition:  // what is inside runs another day
         raise(StatementClass::ddl, ClassReason::schema_change);
@@ -329,6 +331,8 @@ class Finder {
       } else if (key == "intoClause") {
         write(ClassReason::writes_data);
         temporary_names(i);
+      } else if (key == "ExecuteStmt" && i != node) {  // EXPLAIN, CREATE TABLE AS
+        facts_.executes_names.push_back(json_.text(i, "name"));
       } else if (key == "InsertStmt" || key == "UpdateStmt" || key == "DeleteStmt" ||
                  key == "MergeStmt") {
         write(ClassReason::writes_data);
@@ -351,7 +355,8 @@ class Finder {
     if (name == "set_config") return set_config_somewhere(call);
     if (name == "current_setting") return current_setting(call);
     if (is_session_advisory_lock(name)) facts_.pins |= Pin::advisory_lock;
-    if (is_session_function(name)) facts_.pins |= Pin::session_function;
+    if (is_advisory_unlock(name)) facts_.may_unpin |= Pin::advisory_lock;
+    if (catalog_.pins(name)) facts_.pins |= Pin::session_function;
     switch (catalog_.judge(name)) {
       case Catalog::Verdict::read: return;
       case Catalog::Verdict::volatile_function: return write(ClassReason::volatile_function);
@@ -403,6 +408,8 @@ class Finder {
       const bool schema =
           (json_.key(i) == "schemaname" || json_.key(i) == "sval") && is_temp_schema(json_.raw(i));
       if (persistence || schema) facts_.pins |= Pin::temporary_table;
+      if ((json_.key(i) == "oncommit" || json_.key(i) == "onCommit") && json_.raw(i) == "ONCOMMIT_DROP")
+        facts_.may_unpin |= Pin::temporary_table;
     }
   }
 
@@ -432,6 +439,7 @@ class Finder {
     // Planned, not executed: a standby plans a write as well.
     if (kind == Kind::select && !has_into(inner)) return read();
     if (kind == Kind::change && json_.key(inner) != "RefreshMatViewStmt") return read();
+    if (kind == Kind::execute) facts_.executes_names.push_back(json_.text(inner, "name"));
     return write(ClassReason::utility);
   }
 
@@ -472,9 +480,9 @@ class Finder {
     if (kind == "TRANS_STMT_COMMIT_PREPARED" || kind == "TRANS_STMT_ROLLBACK_PREPARED") {
       return write(ClassReason::transaction_control);
     }
-    transaction_control_ = true;
     if (kind == "TRANS_STMT_PREPARE") {
       step(TransactionStep::end);
+      control(SettingChange::What::commit);
       return write(ClassReason::transaction_control);
     }
     raise(StatementClass::transaction, ClassReason::transaction_control);
@@ -484,9 +492,19 @@ class Finder {
             TransactionStep::begin_read_write);
     } else if (kind == "TRANS_STMT_COMMIT" || kind == "TRANS_STMT_ROLLBACK") {
       step(chained ? TransactionStep::chained_end : TransactionStep::end);
+      control(kind == "TRANS_STMT_COMMIT" ? SettingChange::What::commit
+                                          : SettingChange::What::rollback);
     } else {
       step(TransactionStep::savepoint);
+      control(kind == "TRANS_STMT_SAVEPOINT" ? SettingChange::What::savepoint
+              : kind == "TRANS_STMT_RELEASE" ? SettingChange::What::release
+                                             : SettingChange::What::rollback_to,
+              json_.text(node, "savepoint_name"));
     }
+  }
+
+  void control(SettingChange::What what, std::string savepoint = {}) {
+    facts_.settings.push_back({what, std::move(savepoint), {}});
   }
 
   // ISOLATION LEVEL ..., READ ONLY, READ WRITE, DEFERRABLE: keywords all, so in the digest.
@@ -567,6 +585,9 @@ class Finder {
       return raise(StatementClass::transaction, ClassReason::transaction_control);
     }
     if (local) {
+      // From here to the transaction's end nobody but the server knows how texts are read.
+      if (name == "standard_conforming_strings" || name == "client_encoding")
+        facts_.pins |= Pin::session_setting;
       facts_.settings.push_back(
           {SettingChange::What::set_local, std::move(name), value.value_or("")});
       return;
@@ -735,7 +756,6 @@ class Finder {
   const std::string& sql_;
   const Catalog& catalog_;
   Facts facts_;
-  bool transaction_control_ = false;
 };
 
 }  // namespace

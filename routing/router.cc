@@ -29,8 +29,8 @@ bool keeps_mode(TransactionStep step) {
 // SET transaction_read_only and kin, in whichever spelling they did not become a step.
 bool touches_modes(const Facts& facts) {
   return std::ranges::any_of(facts.settings, [](const SettingChange& change) {
-    return change.name.starts_with("transaction_") ||
-           change.name.starts_with("default_transaction_");
+    return !change.is_control() && (change.name.starts_with("transaction_") ||
+                                    change.name.starts_with("default_transaction_"));
   });
 }
 
@@ -94,6 +94,7 @@ Lsn read_floor(const SessionState& session) {
 }
 
 void BatchFacts::add_rest(const Facts& facts) {
+  plain = false;
   const bool only_read_so_far =
       step == TransactionStep::none && kind <= StatementClass::read && !any(pins);
   if (facts.step != TransactionStep::none) {
@@ -107,6 +108,7 @@ void BatchFacts::add_rest(const Facts& facts) {
   }
   if (touches_modes(facts)) begins_first = false;
   pins |= facts.pins;
+  may_unpin |= facts.may_unpin;
   serializable |= facts.serializable;
 }
 

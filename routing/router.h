@@ -78,6 +78,8 @@ struct BatchFacts {
   // send the batch to a replica.
   bool begins_first = false;
   Pin pins = Pin::none;
+  Pin may_unpin = Pin::none;  // state that it may have ended
+  bool plain = true;          // none of its statements means more than its class
   bool serializable = false;
   bool too_large = false;
   bool unread_text = false;  // a text so large that nobody has read it: it may have done anything

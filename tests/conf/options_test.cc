@@ -134,7 +134,7 @@ TEST_SUITE("conf/options") {
         CHECK(expectation(row) == expectation(*option));
         CHECK(row.applies == Applies::at_reload);
       }
-      CHECK(overrides == 10);
+      CHECK(overrides == 11);
     };
     check(std::get<Section<DatabaseSettings>>(sections()));
     check(std::get<Section<UserSettings>>(sections()));

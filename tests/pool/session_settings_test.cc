@@ -1,5 +1,8 @@
 #include "pool/session_settings.h"
 
+#include <algorithm>
+#include <cstdint>
+
 #include <doctest/doctest.h>
 
 using namespace pool;
@@ -18,6 +21,10 @@ SettingChange set(std::string name, std::string value) {
   return {What::set, std::move(name), std::move(value)};
 }
 SettingChange reset(std::string name) { return {What::reset, std::move(name), {}}; }
+SettingChange savepoint(std::string name) { return {What::savepoint, std::move(name), {}}; }
+SettingChange release(std::string name) { return {What::release, std::move(name), {}}; }
+SettingChange rollback_to(std::string name) { return {What::rollback_to, std::move(name), {}}; }
+const SettingChange kCommit{What::commit, {}, {}}, kRollback{What::rollback, {}, {}};
 
 std::string replay(std::vector<Setting> from, std::vector<Setting> to) {
   SettingsInterner interner;
@@ -31,8 +38,11 @@ struct Session {
   explicit Session(std::vector<Setting> at_startup = {})
       : settings(interner.intern(std::move(at_startup))) {}
   void run(std::vector<SettingChange> changes, bool in_transaction = false) {
-    settings.apply(changes, in_transaction, interner);
+    settings.apply(changes, false, interner);
+    if (!in_transaction) settings.end_transaction(true);
   }
+  // A batch of a transaction that had failed before it.
+  void run_aborted(std::vector<SettingChange> changes) { settings.apply(changes, true, interner); }
   // "" when it is not set.
   std::string value(std::string_view name) const {
     for (const Setting& entry : settings.current()->entries)
@@ -239,6 +249,133 @@ TEST_SUITE("pool/session_settings") {
     CHECK(session.value("a") == "2");
     session.settings.end_transaction(false);
     CHECK(session.value("a") == "2");
+  }
+
+  TEST_CASE("requirement 11: a rollback to a savepoint undoes what was set behind it, and no more") {
+    Session session;
+    session.run({set("a", "1")}, true);
+    session.run({savepoint("s"), set("a", "2"), set("b", "2")}, true);
+    session.run({savepoint("t"), set("a", "3")}, true);
+    session.run({rollback_to("t")}, true);
+    CHECK(session.value("a") == "2");
+    session.run({rollback_to("s")}, true);
+    CHECK(session.value("a") == "1");
+    CHECK(session.value("b") == "");
+    session.run({set("a", "4"), rollback_to("s")}, true);  // it is still there
+    CHECK(session.value("a") == "1");
+    session.settings.end_transaction(true);
+    CHECK(session.value("a") == "1");
+  }
+
+  TEST_CASE("requirement 11: a released savepoint takes the newer ones along and keeps what was set") {
+    Session session;
+    session.run({set("a", "1"), savepoint("s"), set("a", "2"), savepoint("t"), set("a", "3"),
+                 release("s")},
+                true);
+    CHECK(session.value("a") == "3");
+    session.run({rollback_to("older")}, true);  // made before the first change, so never told
+    CHECK(session.settings.current() == session.interner.empty());
+    CHECK_FALSE(session.settings.on_trial());
+  }
+
+  TEST_CASE("requirement 11: of two savepoints with one name the newer one counts, until it goes") {
+    Session session;
+    session.run({set("a", "1"), savepoint("s"), set("a", "2"), savepoint("s"), set("a", "3")}, true);
+    session.run({rollback_to("s")}, true);
+    CHECK(session.value("a") == "2");
+    session.run({release("s"), rollback_to("s")}, true);
+    CHECK(session.value("a") == "1");
+  }
+
+  TEST_CASE("requirement 11: a savepoint made before the first change undoes them all") {
+    Session session;
+    session.run({set("a", "1")});
+    session.run({savepoint("s"), set("a", "2"), savepoint("t"), set("a", "3")}, true);
+    session.run({release("nothing of ours")}, true);
+    session.run({rollback_to("s")}, true);
+    CHECK(session.value("a") == "1");
+    session.run({set("a", "5")}, true);
+    session.settings.end_transaction(true);
+    CHECK(session.value("a") == "5");
+  }
+
+  TEST_CASE("requirement 11: transactions that begin and end inside a batch") {
+    Session session;
+    session.run({set("a", "1"), kRollback, set("b", "1"), kCommit, set("c", "1")}, true);
+    session.settings.end_transaction(false);
+    CHECK(session.value("a") == "");
+    CHECK(session.value("b") == "1");
+    CHECK(session.value("c") == "");
+    session.run({set("a", "1")}, true);
+    session.run_aborted({kCommit, set("d", "1"), kCommit});
+    CHECK(session.value("a") == "");
+    CHECK(session.value("d") == "1");
+    session.run({set("a", "1"), savepoint("s"), set("a", "2")}, true);
+    session.run_aborted({rollback_to("s"), kCommit});
+    CHECK(session.value("a") == "1");
+  }
+
+  TEST_CASE("what a server is told in a transaction is on trial like the rest") {
+    Session session;
+    const SettingsRef wanted = session.interner.intern({setting("a", "1")});
+    session.settings.assume(wanted, true);
+    CHECK(session.value("a") == "1");
+    session.settings.end_transaction(false);
+    CHECK(session.settings.current() == session.interner.empty());
+    session.settings.assume(wanted);
+    CHECK_FALSE(session.settings.on_trial());
+  }
+
+  TEST_CASE("savepoints say what Postgres would, whatever is done in which order") {
+    // Against a model that remembers every state.
+    std::uint32_t seed = 20261122;
+    const auto draw = [&seed](std::uint32_t n) {
+      seed = seed * 1664525 + 1013904223;
+      return (seed >> 16) % n;
+    };
+    for (int round = 0; round < 300; ++round) {
+      Session session;
+      std::string value, before;
+      std::vector<std::pair<std::string, std::string>> stack;
+      for (int step = 0; step < 20; ++step) {
+        const std::string name(1, static_cast<char>('p' + draw(3)));
+        const auto known = std::find_if(stack.rbegin(), stack.rend(),
+                                        [&](const auto& one) { return one.first == name; });
+        switch (draw(5)) {
+          case 0:
+            value = std::to_string(step);
+            session.run({set("a", value)}, true);
+            break;
+          case 1:
+            stack.emplace_back(name, value);
+            // Told only when it matters, as the caller does.
+            if (session.settings.on_trial()) session.run({savepoint(name)}, true);
+            break;
+          case 2:
+            if (known == stack.rend()) break;
+            value = known->second;
+            stack.erase(known.base(), stack.end());
+            session.run({rollback_to(name)}, true);
+            break;
+          case 3:
+            if (known == stack.rend()) break;
+            stack.erase(std::prev(known.base()), stack.end());
+            session.run({release(name)}, true);
+            break;
+          case 4:
+            if (draw(4) != 0) break;
+            const bool commits = draw(2) == 0;
+            if (!commits) value = before;
+            before = value;
+            stack.clear();
+            session.settings.end_transaction(commits);
+            break;
+        }
+        CAPTURE(round);
+        CAPTURE(step);
+        REQUIRE(session.value("a") == value);
+      }
+    }
   }
 
   TEST_CASE("the server that ran the statements goes back to its own defaults instead") {

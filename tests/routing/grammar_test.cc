@@ -33,6 +33,11 @@ std::string settings_of(const std::string& sql) {
       case What::reset: out += "reset "; break;
       case What::reset_all: out += "reset_all"; break;
       case What::discard_all: out += "discard_all"; break;
+      case What::commit: out += "commit"; break;
+      case What::rollback: out += "rollback"; break;
+      case What::savepoint: out += "savepoint "; break;
+      case What::release: out += "release "; break;
+      case What::rollback_to: out += "rollback_to "; break;
     }
     out += s.name;
     if (!s.value.empty()) out += " " + s.value;
@@ -43,6 +48,71 @@ std::string settings_of(const std::string& sql) {
 }  // namespace
 
 TEST_SUITE("routing/grammar") {
+  TEST_CASE("requirement 11: transaction control stands among the settings, in its place") {
+    CHECK(settings_of("BEGIN") == "");
+    CHECK(settings_of("BEGIN; SET a.b = 1; COMMIT AND CHAIN; RESET a.b; ROLLBACK") ==
+          "set a.b 1; commit; reset a.b; rollback");
+    CHECK(settings_of("SAVEPOINT One; SET a.b = 1; ROLLBACK TO \"One\"; RELEASE one") ==
+          "savepoint one; set a.b 1; rollback_to One; release one");
+    CHECK(settings_of("PREPARE TRANSACTION 'x'") == "commit");
+    CHECK_FALSE(facts_of("SAVEPOINT a").changes_settings);
+    CHECK(facts_of("SAVEPOINT a; SET a.b = 1").changes_settings);
+    CHECK(facts_of("SET LOCAL standard_conforming_strings = off").pins ==
+          routing::Pin::session_setting);
+  }
+
+  TEST_CASE("requirement 12: what may end a pin says so") {
+    using routing::Pin;
+    const struct {
+      const char* sql;
+      Pin may_unpin;
+    } rows[] = {
+        {"UNLISTEN *", Pin::listen},
+        {"UNLISTEN news", Pin::listen},
+        {"SELECT pg_advisory_unlock(1)", Pin::advisory_lock},
+        {"SELECT count(*) FROM t WHERE pg_advisory_unlock_shared(a)", Pin::advisory_lock},
+        {"SELECT pg_catalog.pg_advisory_unlock_all()", Pin::advisory_lock},
+        {"DROP TABLE t", Pin::temporary_table},
+        {"DROP VIEW v", Pin::temporary_table},
+        {"DROP OWNED BY joe", Pin::temporary_table},
+        {"DISCARD TEMP", Pin::temporary_table},
+        {"DISCARD PLANS", Pin::none},
+        {"CREATE TEMP TABLE t (a int) ON COMMIT DROP", Pin::temporary_table},
+        {"CREATE TEMP TABLE t ON COMMIT DROP AS SELECT 1", Pin::temporary_table},
+        {"CREATE TEMP TABLE t (a int)", Pin::none},
+        {"CLOSE c", Pin::holdable_cursor},
+        {"FETCH c", Pin::none},
+        {"DEALLOCATE s", Pin::sql_prepare},
+        {"DEALLOCATE ALL", Pin::sql_prepare},
+        {"SELECT 1; UNLISTEN *; CLOSE c", Pin::listen | Pin::holdable_cursor},
+    };
+    for (const auto& row : rows) {
+      CAPTURE(row.sql);
+      CHECK(facts_of(row.sql).may_unpin == row.may_unpin);
+    }
+  }
+
+  TEST_CASE("requirement 16: statements that SQL prepares, executes and deallocates by name") {
+    using Names = std::vector<std::string>;
+    CHECK(facts_of("PREPARE Plan AS SELECT 1").prepares_names == Names{"plan"});
+    CHECK(facts_of("EXECUTE \"Plan\"(1); EXECUTE other").executes_names ==
+          Names{"Plan", "other"});
+    CHECK(facts_of("EXPLAIN EXECUTE plan(1)").executes_names == Names{"plan"});
+    CHECK(facts_of("EXPLAIN ANALYZE EXECUTE plan(1)").executes_names == Names{"plan"});
+    CHECK(facts_of("CREATE TABLE t AS EXECUTE plan(1)").executes_names == Names{"plan"});
+    CHECK(facts_of("DEALLOCATE plan").deallocates_name == "plan");
+  }
+
+  TEST_CASE("requirement 12: a function that the operator names pins, in whichever schema") {
+    const routing::Catalog catalog(1, {{"stateful", false}}, {"stateful"}, {}, {"app.stateful"});
+    Facts facts;
+    REQUIRE(routing::find_facts("SELECT x.stateful(1)", catalog, facts));
+    CHECK(facts.pins == routing::Pin::session_function);
+    CHECK(facts.why == routing::ClassReason::primary_only);
+    REQUIRE(routing::find_facts("SELECT setseed(0.5)", catalog, facts));
+    CHECK(facts.pins == routing::Pin::session_function);
+  }
+
   TEST_CASE("settings come out ready to be replayed") {
     const struct {
       const char* sql;
@@ -95,8 +165,8 @@ TEST_SUITE("routing/grammar") {
         {"SELECT set_config('transaction_read_only', 'on', false)", ""},
         {"SET \"we ird\".name TO 1", ""},
         {"SET a.b = 1; SET a.c = 2; RESET a.b", "set a.b 1; set a.c 2; reset a.b"},
-        {"BEGIN; SET a.b = 1; COMMIT", ""},
-        {"BEGIN; SET LOCAL a.b = 1; COMMIT", "set_local a.b 1"},
+        {"BEGIN; SET a.b = 1; COMMIT", "set a.b 1; commit"},
+        {"BEGIN; SET LOCAL a.b = 1; COMMIT", "set_local a.b 1; commit"},
     };
     for (const auto& row : rows) {
       CAPTURE(row.sql);
