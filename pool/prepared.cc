@@ -10,6 +10,20 @@ PreparedRef PreparedRegistry::intern(std::string_view tail) {
     if (PreparedRef held = found->second.lock()) return held;
     by_tail_.erase(found);
   }
+  return make(tail);
+}
+
+PreparedRef PreparedRegistry::renew(const PreparedRef& spoilt) {
+  const std::lock_guard lock(mutex_);
+  if (const auto found = by_tail_.find(spoilt->tail); found != by_tail_.end()) {
+    // Somebody else may have met the same plan, on another server.
+    if (PreparedRef held = found->second.lock(); held && held != spoilt) return held;
+    by_tail_.erase(found);
+  }
+  return make(spoilt->tail);
+}
+
+PreparedRef PreparedRegistry::make(std::string_view tail) {
   if (by_tail_.size() >= sweep_at_) {
     std::erase_if(by_tail_, [](const auto& entry) { return entry.second.expired(); });
     sweep_at_ = std::max<std::size_t>(1024, by_tail_.size() * 2);
@@ -49,6 +63,11 @@ void ServerStatements::remove(std::uint32_t id) {
   if (found == known_.end()) return;
   used_.erase(found->second);
   known_.erase(found);
+}
+
+PreparedRef ServerStatements::find(std::uint32_t id) const {
+  const auto found = known_.find(id);
+  return found == known_.end() ? nullptr : *found->second;
 }
 
 void ServerStatements::clear() {

@@ -29,6 +29,9 @@ using PreparedRef = std::shared_ptr<const Prepared>;
 class PreparedRegistry {
  public:
   PreparedRef intern(std::string_view tail);
+  // Servers may have a plan of this statement that is of no use any more: who prepares the same text from
+  // now on gets another one, which no server has. That one is returned.
+  PreparedRef renew(const PreparedRef& spoilt);
   std::size_t size() const;
 
  private:
@@ -36,6 +39,8 @@ class PreparedRegistry {
     using is_transparent = void;
     std::size_t operator()(std::string_view s) const { return std::hash<std::string_view>{}(s); }
   };
+
+  PreparedRef make(std::string_view tail);  // under the lock
 
   mutable std::mutex mutex_;
   std::unordered_map<std::string, std::weak_ptr<const Prepared>, Hash, std::equal_to<>> by_tail_;
@@ -51,6 +56,7 @@ class ServerStatements {
   bool touch(std::uint32_t id);
   void add(const PreparedRef& statement);
   void remove(std::uint32_t id);
+  PreparedRef find(std::uint32_t id) const;  // null: it does not have it
   void clear();
   std::size_t size() const { return known_.size(); }
   // The least recently used one, taken out.

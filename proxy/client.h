@@ -136,6 +136,11 @@ class ClientPrepared {
       return true;
     });
   }
+  // Wherever `spoilt` stands, `fresh` has the same text.
+  void replace(const pool::PreparedRef& spoilt, const pool::PreparedRef& fresh) {
+    for (auto& [name, one] : named_)
+      if (one.statement == spoilt) one.statement = fresh;
+  }
   void clear() {
     last_ = nullptr;
     named_.clear();

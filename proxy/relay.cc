@@ -121,6 +121,8 @@ class Gather {
       if (count_ + 2 > parts_.size()) flatten();
     }
   }
+  // What finish() gave is all in the scratch room.
+  bool is_copied() const { return count_ == 1 && parts_[0].from == nullptr; }
   std::span<const iovec> finish() {
     for (std::size_t i = 0; i < count_; ++i) {
       const Part& part = parts_[i];
@@ -162,15 +164,6 @@ const FactsRef& current_facts(Worker& worker, const Client& client, ClientStatem
   return statement.facts;
 }
 
-// `tail`: text, NUL, parameter types.
-void append_named_parse(std::string& out, std::string_view name, std::string_view tail) {
-  out.push_back(fe::kParse);
-  wire::append_u32(out, static_cast<std::uint32_t>(4 + name.size() + 1 + tail.size()));
-  out += name;
-  out.push_back('\0');
-  out += tail;
-}
-
 // Fails on every server, in an aborted transaction too.
 void append_doomed_parse(std::string& out) {
   wire::append_parse(out, "pgsluice_doomed", "statement exists", {});
@@ -184,7 +177,7 @@ std::vector<std::string> names_to_lend(Client& client, const Server& server,
   if (server.status == 'E') return names;
   const auto lend = [&](const std::string& name) {
     const ClientStatement* statement = client.find_statement(name);
-    if (statement == nullptr || !statement->statement) return;
+    if (statement == nullptr || !statement->statement || name.starts_with(kOurNames)) return;
     if (std::ranges::find(names, name) == names.end()) names.push_back(name);
   };
   for (const FactsRef& facts : changes) {
@@ -510,6 +503,9 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
                    std::span<const BatchMessage> seen) {
   Server& server = *client.server;
   wire::Pipeline& pipeline = server.pipeline;
+  const std::size_t ahead = prefix.empty() ? 0 : 1;  // requests
+  const bool alone = pipeline.depth() == ahead && !pipeline.open_sequence() && server.status == 'I';
+  bool may_repeat = false;  // sent alone, and something in it rests on what the server made of a statement
   Gather gather(worker.scratch());
   if (!prefix.empty()) gather.ours([prefix](std::string& out) { out += prefix; });
 
@@ -527,7 +523,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
     if (server.statements.touch(statement->id)) return;
     make_room();
     gather.ours([&](std::string& out) {
-      append_named_parse(out, statement->server_name, statement->tail);
+      wire::append_parse(out, statement->server_name, statement->tail);
     });
     if (!pipeline.skipping()) server.statements.add(statement);
     pipeline.sent({Request::parse, For::nobody, statement->id});
@@ -542,7 +538,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
       pipeline.sent({Request::close, For::nobody});
       return;
     }
-    gather.ours([&](std::string& out) { append_named_parse(out, {}, client.prepared->unnamed); });
+    gather.ours([&](std::string& out) { wire::append_parse(out, {}, client.prepared->unnamed); });
     if (!pipeline.skipping()) server.unnamed_version = client.unnamed_version;
     pipeline.sent({Request::parse, For::nobody});
     worker.count().prepared_parses_injected.add();
@@ -607,7 +603,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
   if (!lent.empty()) {
     for (const std::string& name : lent) {
       const pool::PreparedRef& statement = *find(name);
-      gather.ours([&](std::string& out) { append_named_parse(out, name, statement->tail); });
+      gather.ours([&](std::string& out) { wire::append_parse(out, name, statement->tail); });
       // A simple Query has its own error to give; in a sequence this one is the client's.
       pipeline.sent({Request::parse, For::nobody, is_query ? Server::kQuiet : 0});
     }
@@ -711,6 +707,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
           make_room();
           wire::ParseHead head;
           head.name = message.name;
+          may_repeat = alone;
           gather.ours([&](std::string& out) {
             wire::append_renamed_parse(out, head, statement->server_name, payload);
           });
@@ -726,6 +723,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
           make_unnamed_known();
         } else if (const pool::PreparedRef* found = find(message.name)) {
           const pool::PreparedRef& statement = *found;
+          may_repeat = alone;
           pass_before();
           make_known(statement);
           gather.ours([&](std::string& out) {
@@ -756,6 +754,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
           make_unnamed_known();
         } else if (const pool::PreparedRef* found = find(message.name)) {
           const pool::PreparedRef& statement = *found;
+          may_repeat = alone;
           pass_before();
           make_known(statement);
           gather.ours([&](std::string& out) {
@@ -822,6 +821,11 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
   worker.count().server_bytes_sent.add(bytes.size());
   if (pipeline.depth() > kMaxDepth) client.pause_reading();
   server.send(gather.finish());
+  server.retain_nothing();
+  constexpr std::size_t kRepeatable = std::size_t{8} << 10;
+  if (may_repeat && gather.is_copied() && worker.scratch().size() <= kRepeatable &&
+      pipeline.ready_owed() == 1 && !pipeline.open_sequence())
+    server.retain(worker.scratch(), {.bytes = prefix.size(), .requests = ahead});
   server.answer_locally();
 }
 

@@ -408,6 +408,12 @@ std::size_t Server::relay(std::string_view bytes) {
           spoiled = true;
           break;
         }
+        if (again_) {
+          status = frame.body[0];
+          swallow = true;
+          send_again();
+          break;
+        }
         on_ready(frame.body[0], verdict.answered.whom);
         break;
       case be::kCopyInResponse: reconcile(); break;
@@ -490,7 +496,11 @@ bool Server::on_error(const wire::Pipeline::Entry& failed, const wire::ErrorFiel
     *instead = instead_;
     swallow = true;
   }
-  if (failed.request == Request::parse && failed.tag == kQuiet) swallow = true;
+  if (failed.request == Request::parse && failed.tag == kQuiet) {
+    swallow = true;
+    // The server has a statement under a client's own name that was not taken back.
+    statements_uncertain_ |= error.sqlstate == wire::sqlstate::kDuplicatePreparedStatement;
+  }
   if (failed.request == Request::query && failed.whom == For::nobody) {
     if (routing::any(asked_)) return true;  // what it has not said is still there
     replay_error_ = std::string(error.sqlstate) + " " + std::string(error.message);
@@ -498,11 +508,13 @@ bool Server::on_error(const wire::Pipeline::Entry& failed, const wire::ErrorFiel
   }
   // It does not know a statement that we think it has, or has one that we think it has not, or its plan
   // is of no use any more: nobody should meet that twice.
-  if (failed.tag != 0 &&
+  if (failed.tag != 0 && failed.tag != kQuiet &&
       (error.sqlstate == wire::sqlstate::kInvalidSqlStatementName ||
        error.sqlstate == wire::sqlstate::kDuplicatePreparedStatement ||
-       error.sqlstate == wire::sqlstate::kFeatureNotSupported))
-    statements_uncertain_ = true;
+       error.sqlstate == wire::sqlstate::kFeatureNotSupported)) {
+    spoilt(failed, error.sqlstate);
+    if (again_) return true;
+  }
   // What the server skips from here to the next Sync never happened; the failed one is among it.
   bool first = true;
   for (const wire::Pipeline::Entry& entry : pipeline.skipped()) {
@@ -512,6 +524,55 @@ bool Server::on_error(const wire::Pipeline::Entry& failed, const wire::ErrorFiel
   if (tentative > 0 && client != nullptr) undo_first(tentative);
   if (!in_flight.empty()) in_flight.front().failed = true;
   return swallow;
+}
+
+// What this server has made of a named statement is of no use: whoever prepares it from now on, and this
+// client, use another one, which is parsed anew wherever it comes.
+void Server::spoilt(const wire::Pipeline::Entry& failed, std::string_view sqlstate) {
+  const pool::PreparedRef statement = statements.find(failed.tag);
+  if (statement == nullptr) {
+    statements_uncertain_ = true;
+    return;
+  }
+  const pool::PreparedRef fresh = worker_->shared().prepared.renew(statement);
+  if (client != nullptr && client->prepared) client->prepared->replace(statement, fresh);
+  if (may_send_again(failed, sqlstate)) {
+    again_ = std::make_unique<Again>(statement, pipeline.skipped());
+    retain_nothing();
+  } else {
+    statements_uncertain_ = true;
+  }
+}
+
+bool Server::may_send_again(const wire::Pipeline::Entry& failed, std::string_view sqlstate) const {
+  // Nothing of it has been answered, and nothing has been sent behind it.
+  const std::vector<wire::Pipeline::Entry>& requests = pipeline.skipped();
+  if (client == nullptr || status != 'I' || retained_requests_ == 0 ||
+      requests.size() != retained_requests_ || pipeline.depth() != 1)
+    return false;
+  if (sqlstate != wire::sqlstate::kFeatureNotSupported) return true;
+  // The result has other columns than before: only a client that asks which they are can read it.
+  return failed.request == Request::bind &&
+         std::ranges::any_of(requests, [](const wire::Pipeline::Entry& request) {
+           return request.request == Request::describe_portal;
+         });
+}
+
+void Server::send_again() {
+  const std::unique_ptr<Again> again = std::move(again_);
+  const pool::Prepared& statement = *again->statement;
+  std::string bytes;
+  wire::append_close(bytes, wire::Named::statement, statement.server_name);
+  pipeline.sent({Request::close, For::nobody});
+  const bool parses = again->requests.front().request == Request::parse;
+  if (!parses) {
+    wire::append_parse(bytes, statement.server_name, statement.tail);
+    pipeline.sent({Request::parse, For::nobody, statement.id});
+  }
+  for (const wire::Pipeline::Entry& request : again->requests) pipeline.sent(request);
+  pipeline.sent({Request::sync});
+  worker_->count().prepared_parses_injected.add();
+  send(bytes.append(retained_, retained_from_));
 }
 
 // Requests are answered in the order in which they were sent, so it is the first.

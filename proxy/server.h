@@ -137,6 +137,21 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   // Bytes of a message that has begun to go to the client and is not whole yet.
   bool mid_message() const { return pass_left_ > 0; }
 
+  // --- a batch that can be sent again ---------------------------------------------------------------
+  struct Ahead {
+    std::size_t bytes, requests;
+  };
+  // The batch that has just been sent, outside a transaction and behind nothing but what was sent `ahead`
+  // of it, was these bytes, which are taken (`bytes` gets other room). If its first request fails because
+  // of what this server has made of a named statement, nothing has run: the statement is parsed anew and
+  // the batch sent again.
+  void retain(std::string& bytes, Ahead ahead) {
+    retained_.swap(bytes);
+    retained_from_ = ahead.bytes;
+    retained_requests_ = pipeline.depth() - 1 - ahead.requests;
+  }
+  void retain_nothing() { retained_requests_ = 0; }
+
   // --- questions and changes of ours ----------------------------------------------------------------
   // Nothing that it has still to answer is a client's: what is under way, if anything, is our own.
   bool only_ours() const { return pipeline.ready_owed() == 0 && !pipeline.open_sequence(); }
@@ -205,6 +220,9 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
                 std::string_view* instead);
   void on_ready(char new_status, wire::For whom);
   void on_proof(std::string_view tag);
+  void spoilt(const wire::Pipeline::Entry& failed, std::string_view sqlstate);
+  bool may_send_again(const wire::Pipeline::Entry& failed, std::string_view sqlstate) const;
+  void send_again();
   void after_answers();
   template <class Add>
   void take_local(Add add);
@@ -233,6 +251,14 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   std::size_t out_sent_ = 0;
   bool resetting_ = false;
   conf::Instant reset_since_{};
+  std::string retained_;                // a batch as it was sent
+  std::size_t retained_from_ = 0;       // before it stands what must not be sent again
+  std::size_t retained_requests_ = 0;   // of it, without its Sync; 0: not to be used
+  struct Again {
+    pool::PreparedRef statement;
+    std::vector<wire::Pipeline::Entry> requests;
+  };
+  std::unique_ptr<Again> again_;        // the batch has failed, and goes out again after its ReadyForQuery
   bool restoring_ = false;
   routing::Pin asked_ = routing::Pin::none, unproven_ = routing::Pin::none, gone_ = routing::Pin::none;
   bool broken_ = false;                 // a write has failed

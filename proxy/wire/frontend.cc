@@ -172,6 +172,10 @@ void append_parse(std::string& out, std::string_view name, std::string_view text
       .bytes(param_types);
 }
 
+void append_parse(std::string& out, std::string_view name, std::string_view tail) {
+  Writer(out, frontend::kParse).cstring(name).bytes(tail);
+}
+
 void append_bind(std::string& out, std::string_view portal, std::string_view statement) {
   Writer(out, frontend::kBind).cstring(portal).cstring(statement).u16(0).u16(0).u16(0);
 }

@@ -110,6 +110,8 @@ void append_query(std::string& out, std::string_view sql);
 // `param_types` as in ParseHead: a multiple of four bytes.
 void append_parse(std::string& out, std::string_view name, std::string_view text,
                   std::string_view param_types);
+// `tail`: what stands behind the name, as it came.
+void append_parse(std::string& out, std::string_view name, std::string_view tail);
 // A Bind without parameters, all results as text.
 void append_bind(std::string& out, std::string_view portal, std::string_view statement);
 void append_describe(std::string& out, Named kind, std::string_view name);

@@ -211,17 +211,20 @@ TEST_SUITE("integration/failure") {
     CHECK(eventually([&] { return answers() == std::to_string(cluster.port(2)); }));
   }
 
-  TEST_CASE("promise 7: nothing is written to an old primary that returns") {
+  TEST_CASE(
+      "promise 7: nothing is written to an old primary that returns; requirement 16: statements "
+      "prepared before a failover work after it") {
     PgCluster cluster({.replicas = 1});
     Table table(cluster, "failure_old", "n int", "values (0)");
     ProxyProcess proxy(config_for(cluster).set("routing", "primary_wait", "\"15s\""));
     REQUIRE(proxy.ready(1));
     Connection client = proxy.connect();
-    CHECK(client.exec("update failure_old set n = 1").ok());
+    CHECK(client.prepare("set", "update failure_old set n = $1").ok());
+    CHECK(client.exec_prepared("set", {"1"}).ok());
     cluster.wait_replicated();
     cluster.crash(0);
     cluster.promote(1);
-    CHECK(client.exec("update failure_old set n = 2").ok());
+    CHECK(client.exec_prepared("set", {"2"}).ok());
     cluster.start(0);  // it believes that it is the primary, on the older timeline
     for (int i = 0; i < 30; ++i) {
       const Result written =

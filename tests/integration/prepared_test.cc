@@ -203,4 +203,107 @@ TEST_SUITE("integration/prepared") {
     for (const std::string& reader : readers) CHECK(reader.rfind("replica", 0) == 0);
     CHECK(node_name(cluster, writer.exec_prepared("w", {"1"}).scalar()) == "primary");
   }
+
+  TEST_CASE(
+      "requirement 16: a plan that ALTER TABLE has spoilt is made anew, unnoticed by who asks for the "
+      "columns") {
+    PgCluster& cluster = shared_cluster();
+    Table table(cluster, "prepared_altered", "a int", "values (1)");
+    ProxyProcess proxy(small_pool());
+    Connection one = proxy.connect();
+    Connection two = proxy.connect();
+    for (Connection* client : {&one, &two}) {
+      CHECK(client->prepare("w", "update prepared_altered set a = a returning *").ok());
+      CHECK(client->exec("begin").ok());  // so that both servers have it
+      CHECK(client->exec_prepared("w").columns() == 1);
+      if (client == &one) CHECK(client->exec("commit").ok());
+    }
+    CHECK(two.exec("commit").ok());
+    CHECK(cluster.connect(0).exec("alter table prepared_altered add b int default 2").ok());
+    for (int round = 0; round < 4; ++round)
+      for (Connection* client : {&one, &two}) {
+        const Result result = client->exec_prepared("w");
+        CHECK_MESSAGE(result.ok(), result.message());
+        CHECK(result.columns() == 2);
+      }
+    // In a transaction it is an error, as from Postgres; afterwards it is cured.
+    CHECK(one.exec("begin").ok());
+    CHECK(one.exec_prepared("w").ok());
+    CHECK(one.exec("rollback").ok());
+    CHECK(cluster.connect(0).exec("alter table prepared_altered drop b").ok());
+    CHECK(one.exec("begin").ok());
+    CHECK(one.exec_prepared("w").code() == "0A000");
+    CHECK(one.exec("rollback").ok());
+    CHECK(one.exec("begin").ok());
+    CHECK(one.exec_prepared("w").columns() == 1);
+    CHECK(one.exec("commit").ok());
+  }
+
+  TEST_CASE(
+      "requirement 16: who does not ask for the columns gets Postgres's error, and Close and a new Parse "
+      "cure it on every server") {
+    PgCluster& cluster = shared_cluster();
+    Table table(cluster, "prepared_cured", "a int", "values (1)");
+    ProxyProcess proxy(small_pool());
+    std::vector<RawClient> clients;
+    for (int i = 0; i < 2; ++i) {
+      clients.emplace_back(proxy.port());
+      REQUIRE(clients[i].login());
+      clients[i].send(query_message("begin"));
+      clients[i].read_until('Z');
+      clients[i].send(parse_message("s", "update prepared_cured set a = a returning *") + sync_message());
+      CHECK(types(clients[i].read_until('Z')) == "1Z");
+    }
+    const std::string execute = bind_message("", "s") + execute_message("") + sync_message();
+    for (RawClient& client : clients) {  // both servers have a plan
+      client.send(execute + query_message("commit"));
+      CHECK(types(client.read_until('Z')) == "2DCZ");
+      CHECK(types(client.read_until('Z')) == "CZ");
+    }
+    CHECK(cluster.connect(0).exec("alter table prepared_cured add b int").ok());
+    clients[0].send(execute);
+    const auto failed = clients[0].read_until('Z');
+    CHECK(types(failed) == "EZ");
+    CHECK(failed[0].field('C') == "0A000");
+    for (RawClient& client : clients) {
+      client.send(close_message('S', "s") + parse_message("s", "update prepared_cured set a = a returning *") +
+                  execute);
+      const auto answer = client.read_until('Z');
+      CHECK(types(answer) == "312DCZ");
+      CHECK(answer[3].columns().size() == 2);
+    }
+  }
+
+  TEST_CASE("requirement 16: 26000 and 42P05 that are none of the client's doing are repaired") {
+    ProxyProcess proxy(small_pool().set("pool", "size", "1"));
+    Connection client = proxy.connect();
+    Connection other = proxy.connect();
+    CHECK(client.prepare("s", "select $1::int + 1 from (select 1) x for update").ok());
+    CHECK(client.exec_prepared("s", {"1"}).scalar() == "2");
+    // Out of sight of everybody the server forgets it.
+    CHECK(other.exec("do $$ begin execute 'deallocate all'; end $$").ok());
+    CHECK(client.exec_prepared("s", {"2"}).scalar() == "3");
+    // The same behind settings that the server is given ahead of the batch.
+    CHECK(client.exec("set work_mem = '7MB'").ok());
+    CHECK(other.exec("do $$ begin execute 'deallocate all'; end $$").ok());
+    CHECK(client.exec_prepared("s", {"2"}).scalar() == "3");
+    CHECK(client.scalar("show work_mem") == "7MB");
+    CHECK(client.exec("begin").ok());
+    const std::string name = client.scalar("select max(name) from pg_prepared_statements");
+    CHECK(client.exec("commit").ok());
+    REQUIRE(name.rfind("pgsluice_", 0) == 0);
+    // And here it knows the names that come next.
+    const int number = std::atoi(name.c_str() + 9);
+    for (int next = number + 1; next < number + 5; ++next)
+      CHECK(other.exec("do $$ begin execute 'prepare pgsluice_" + std::to_string(next) +
+                       " as select 99'; end $$").ok());
+    CHECK(client.prepare("t", "select $1::int * 10 from (select 1) x for update").ok());
+    CHECK(client.exec_prepared("t", {"4"}).scalar() == "40");
+    CHECK(client.exec_prepared("s", {"5"}).scalar() == "6");
+    CHECK(other.prepare("u", "select $1::int * 11 from (select 1) x for update").ok());
+    CHECK(other.exec_prepared("u", {"4"}).scalar() == "44");
+    // A name that the client itself does not know stays its own error.
+    CHECK(client.exec_prepared("nosuch").code() == "26000");
+    CHECK(client.prepare("s", "select 1").code() == "42P05");
+  }
 }

@@ -200,4 +200,22 @@ TEST_SUITE("pool/prepared of a server") {
     }
     CHECK(same);
   }
+
+  TEST_CASE("requirement 16: a renewed statement is another one, for everybody and once") {
+    PreparedRegistry registry;
+    const std::string tail("select 1\0\0\0", 11);
+    const PreparedRef old = registry.intern(tail);
+    const PreparedRef fresh = registry.renew(old);
+    CHECK(fresh != old);
+    CHECK(fresh->tail == old->tail);
+    CHECK(fresh->server_name != old->server_name);
+    CHECK(registry.intern(tail) == fresh);
+    CHECK(registry.renew(old) == fresh);
+    CHECK(registry.renew(fresh) != fresh);
+    CHECK(registry.size() == 1);
+    ServerStatements server;
+    server.add(old);
+    CHECK(server.find(old->id) == old);
+    CHECK(server.find(fresh->id) == nullptr);
+  }
 }
