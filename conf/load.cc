@@ -24,6 +24,7 @@ namespace conf {
 namespace {
 
 constexpr std::size_t kMaxFile = 4 << 20;     // ten thousand sections fit
+constexpr std::size_t kMaxUsers = 64 << 20;   // of auth.file: some 400,000 SCRAM secrets
 constexpr std::size_t kMaxSecret = 64 << 10;  // Postgres itself stops at about a kilobyte
 constexpr std::size_t kMaxShown = 64;         // of a wrong value, in a message
 constexpr std::size_t kMaxName = 63;          // Postgres cuts longer names (NAMEDATALEN)
@@ -166,6 +167,14 @@ bool is_kind(std::string_view name) {
                     sections());
 }
 
+// Is it [[path]]?
+bool is_list_kind(std::string_view path) {
+  const auto here = [path]<class T>(const T& section) {
+    return section.kind == path && !requires { section.example; };
+  };
+  return std::apply([&here](const auto&... each) { return (here(each) || ...); }, sections());
+}
+
 // Is `path` a section that holds options, such as "pool" or "tls.client"?
 bool holds_options(std::string_view path) {
   return std::any_of(options().begin(), options().end(), [path](const Option& option) {
@@ -184,6 +193,7 @@ class Loader {
 
   Result<std::shared_ptr<const Settings>> load(const toml::table& root) {
     walk(root, "");
+    read_users();
     complete_tenants();
     check();
     if (!problems_.empty()) return Error{Errc::config, report()};
@@ -226,6 +236,8 @@ class Loader {
       const std::string path = join(prefix, key.str());
       if (const Option* option = find_option(path)) {
         read(node, *option, path, settings_);
+      } else if (is_list_kind(path)) {
+        walk_list(node, path);
       } else if (is_kind(prefix)) {
         walk_named(node, prefix, std::string(key.str()));
       } else if (is_kind(path) || holds_options(path)) {
@@ -256,11 +268,50 @@ class Loader {
         sections());
   }
 
+  void walk_list(const toml::node& node, const std::string& kind) {
+    const auto* list = node.as_array();
+    std::size_t number = 0;
+    if (list != nullptr)
+      for (const toml::node& one : *list)
+        if (one.is_table()) ++number;
+    if (list == nullptr || number != list->size())
+      return problem(line_of(node), kind + " is " + shown(node) +
+                                        "; it must be a section that may stand there several times, [[" +
+                                        kind + "]]");
+    number = 0;
+    for (const toml::node& one : *list) {
+      const std::string path = kind + "." + std::to_string(++number);
+      said_[path] = {line_of(one), true};
+      std::apply(
+          [&](const auto&... each) {
+            ((each.kind == kind ? read_list_section(each, *one.as_table(), path) : void()), ...);
+          },
+          sections());
+    }
+  }
+
   template <class T>
   void read_section(const Section<T>& section, const toml::table& table, const std::string& path,
                     const std::string& name) {
     T& entry = (settings_.*section.where)[name];
     if constexpr (requires { entry.name; }) entry.name = name;
+    read_keys(section, table, path, entry);
+  }
+  template <class T>
+  void read_section(const ListSection<T>&, const toml::table&, const std::string&,
+                    const std::string&) {}
+
+  template <class T>
+  void read_list_section(const ListSection<T>& section, const toml::table& table,
+                         const std::string& path) {
+    read_keys(section, table, path, (settings_.*section.where).emplace_back());
+  }
+  template <class T>
+  void read_list_section(const Section<T>&, const toml::table&, const std::string&) {}
+
+  template <class AnySection, class T>
+  void read_keys(const AnySection& section, const toml::table& table, const std::string& path,
+                 T& entry) {
     for (const Row<T>& row : section.rows) set_default(row, entry);
     for (auto&& [key, node] : table) {
       const std::string key_path = join(path, key.str());
@@ -419,6 +470,24 @@ class Loader {
   }
 
   template <class O>
+  bool read_kind(const toml::node& node, const std::string& path, const Networks<O>& kind,
+                 std::vector<Network>& field) {
+    const auto* list = node.as_array();
+    if (list == nullptr) return wrong(node, path, kind);
+    for (const toml::node& one : *list) {
+      const auto* text = one.as_string();
+      const auto network = text ? parse_network(text->get()) : Error{Errc::config, "no string"};
+      if (!network) {
+        problem(line_of(one), path + " has " + shown(one) + ", which has " + network.error().message +
+                                  "; it must be " + expectation(kind));
+        return false;
+      }
+      field.push_back(*network);
+    }
+    return true;
+  }
+
+  template <class O>
   bool read_kind(const toml::node& node, const std::string& path, const Servers<O>& kind,
                  std::vector<NodeAddress>& field) {
     const auto* list = node.as_array();
@@ -473,6 +542,18 @@ class Loader {
     if (text.ends_with('\n')) text.pop_back();
     if (text.ends_with('\r')) text.pop_back();
     return text;
+  }
+
+  void read_users() {
+    const std::string& path = settings_.auth_file;
+    if (path.empty()) return;
+    auto text = read_file(path, kMaxUsers);
+    auto users = text ? parse_users_file(*text, path) : Result<UserSecrets>(text.error());
+    if (users)
+      settings_.file_secrets = std::move(*users);
+    else
+      problem(line_of_key({"auth.file"}), "auth.file cannot be used: " + users.error().message);
+    if (auto& said = said_["auth.file"]; !users) said.good = false;
   }
 
   // --- what belongs together ---
@@ -564,24 +645,84 @@ class Loader {
     if (looks_up && settings_.auth_query.find("$1") == std::string::npos)
       problem(line_of_key({"auth.query"}), "auth.query is " + quote(cut(settings_.auth_query)) +
                                                "; it must take the user's name as $1");
-    if (!sound({"auth.method", "auth.query_user", "auth.trust_anywhere", "listen.address"})) return;
+    if (!sound({"auth.method", "auth.query_user", "auth.trust_anywhere", "listen.address", "auth.file"}))
+      return;
     const bool knows_secrets =
+        !settings_.file_secrets.empty() ||
         std::any_of(settings_.users.begin(), settings_.users.end(), [this](const auto& user) {
           const std::string path = join("user", user.first) + ".password";
           return !user.second.password.empty() || !sound({path});
         });
-    if (settings_.auth_method == AuthMethod::trust) {
-      if (!only_loopback(settings_.listen_address) && !settings_.auth_trust_anywhere)
-        problem(line_of_key({"auth.method"}),
-                "auth.method is \"trust\"; it must be another while listen.address is " +
-                    quote(cut(settings_.listen_address)) +
-                    ", or auth.trust_anywhere must be true: anyone could log in as anybody");
-    } else if (!looks_up && !knows_secrets) {
+    const std::vector<AuthRule>& rules = settings_.auth_rules;
+    for (std::size_t i = 0; i < rules.size(); ++i)
+      check_rule(rules[i], "auth.rule." + std::to_string(i + 1));
+    if (rules.empty()) check_method(settings_.auth_method, "auth.method", false);
+    // Whoever has a password must be known; trust and certificates need nobody to be.
+    const auto lets_in = [&](AuthMethod method) {
+      if (method == AuthMethod::reject) return false;
+      return method == AuthMethod::trust || method == AuthMethod::cert || looks_up || knows_secrets;
+    };
+    if (!rules.empty()) {
+      bool all_known = true;
+      for (std::size_t i = 0; i < rules.size(); ++i) {
+        const auto method = said_.find("auth.rule." + std::to_string(i + 1) + ".method");
+        all_known = all_known && method != said_.end() && method->second.good;
+      }
+      if (all_known && std::none_of(rules.begin(), rules.end(),
+                       [&](const AuthRule& rule) { return lets_in(rule.method); }))
+        problem(line_of_key({"auth.rule.1"}),
+                "auth.rule lets nobody in: no rule has another method than reject and a user whose "
+                "secret is known (auth.query_user, auth.file, [user.NAME])");
+    } else if (settings_.auth_method == AuthMethod::reject) {
+      problem(line_of_key({"auth.method"}),
+              "auth.method is \"reject\"; it must be another, or nobody could log in");
+    } else if (!lets_in(settings_.auth_method)) {
       problem(line_of_key({"auth.method", "auth.query_user"}),
               "auth.query_user is \"\"; it must be set, or a [user.NAME] must have a password, or "
               "nobody could log in with auth.method " +
                   quote(word(settings_.auth_method)));
     }
+  }
+
+  // `near`: nobody from another machine can meet this method.
+  void check_method(AuthMethod method, const std::string& path, bool near) {
+    if (method == AuthMethod::trust && !near && !only_loopback(settings_.listen_address) &&
+        !settings_.auth_trust_anywhere)
+      problem(line_of_key({path}),
+              path + " is \"trust\"; it must be another while listen.address is " +
+                  quote(cut(settings_.listen_address)) +
+                  ", or auth.trust_anywhere must be true: anyone could log in as anybody");
+    if (method != AuthMethod::cert || !sound({"tls.client.mode"})) return;
+    if (settings_.tls_client_mode == TlsMode::disable)
+      problem(line_of_key({path}),
+              path + " is \"cert\"; it must be another while tls.client.mode is \"disable\"");
+    need("tls.client.ca", settings_.tls_client_ca, path);
+  }
+
+  void check_rule(const AuthRule& rule, const std::string& path) {
+    const std::string connection = path + ".connection", method = path + ".method",
+                      clientcert = path + ".clientcert";
+    if (!sound({connection, method, clientcert, path + ".addresses", "tls.client.mode"})) return;
+    const bool certificate = rule.method == AuthMethod::cert || rule.clientcert != ClientCert::no;
+    if (certificate && rule.connection != RuleConnection::tls)
+      problem(line_of_key({connection, path}),
+              connection + " is " + quote(word(rule.connection)) +
+                  "; it must be \"tls\" in a rule that wants a certificate");
+    else if (rule.connection == RuleConnection::tls && settings_.tls_client_mode == TlsMode::disable)
+      problem(line_of_key({connection}),
+              connection + " is \"tls\"; it must be another while tls.client.mode is \"disable\"");
+    else if (certificate)
+      need("tls.client.ca", settings_.tls_client_ca,
+           rule.method == AuthMethod::cert ? method : clientcert);
+    if (rule.connection == RuleConnection::local && !rule.addresses.empty())
+      problem(line_of_key({path + ".addresses"}),
+              path + ".addresses is set; it must not be in a rule for unix sockets");
+    const bool near =
+        rule.connection == RuleConnection::local ||
+        (!rule.addresses.empty() &&
+         std::all_of(rule.addresses.begin(), rule.addresses.end(),
+                     [](const Network& network) { return network.is_loopback(); }));
+    if (rule.method == AuthMethod::trust) check_method(rule.method, method, near);
   }
 
   void need(std::string_view key, const std::string& value, std::string_view because) {

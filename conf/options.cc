@@ -16,6 +16,7 @@ using String = Text<S>;
 using Password = Secret<S>;
 using List = Names<S>;
 using Auth = Choice<S, AuthMethod>;
+using Certs = Choice<S, CertName>;
 using Mode = Choice<S, PoolMode>;
 using Tls = Choice<S, TlsMode>;
 using Fresh = Choice<S, Consistency>;
@@ -48,8 +49,14 @@ constexpr Option kOptions[] = {
      "Users who may read on the admin console (SHOW); nobody may by default."},
     {"admin.users", List{&S::admin_users}, at_reload,
      "Users who may do everything on the admin console; nobody may by default."},
+    {"auth.cert_name", Certs{&S::auth_cert_name, CertName::cn}, at_reload,
+     "What of a client's certificate is compared with the user: its common name, its distinguished "
+     "name (as RFC 2253 writes it), or any of its alternative names."},
+    {"auth.file", String{&S::auth_file, ""}, at_reload,
+     "File of users and secrets in the format of PgBouncer's userlist.txt, read anew at every "
+     "reload; a password in [user.NAME] goes before it, and auth.query comes after it."},
     {"auth.method", Auth{&S::auth_method, AuthMethod::scram_sha_256}, at_reload,
-     "How clients prove who they are."},
+     "How clients prove who they are where there is no [[auth.rule]]."},
     {"auth.query", String{&S::auth_query, kAuthQuery}, at_reload,
      "Finds a user's name and secret in Postgres, given the name as $1; no row means no such "
      "user."},
@@ -79,6 +86,9 @@ constexpr Option kOptions[] = {
     {"limits.slow_reader_timeout", Time{&S::limits_slow_reader_timeout, 60s, 10ms, kDay}, at_reload,
      "How long a client may take nothing of its answer before it is cut off: longer is kinder to "
      "clients that stall and holds their servers longer."},
+    {"limits.wildcard_databases", Int{&S::limits_wildcard_databases, 1'000, 1, 1'000'000}, at_reload,
+     "Database names that [database.\"*\"] serves at once, over all workers: more lets clients use more "
+     "and takes more memory; one more is refused with 53300 once those without clients are forgotten."},
     {"listen.address", String{&S::listen_address, "127.0.0.1"}, at_start,
      "Where clients connect over TCP: a numeric address or localhost, several separated by commas, "
      "\"*\" for all addresses, empty for no TCP."},

@@ -88,6 +88,16 @@ std::string sentence(const Row<T>& row) {
   return text + ".";
 }
 
+// As it stands in the file.
+template <class T>
+std::string heading(const Section<T>& section) {
+  return "[" + std::string(section.kind) + ".NAME]";
+}
+template <class T>
+std::string heading(const ListSection<T>& section) {
+  return "[[" + std::string(section.kind) + "]]";
+}
+
 // --- the sample file ---
 
 // `hash` puts the whole section into a comment.
@@ -106,6 +116,13 @@ std::string sample_section(const Section<T>& section) {
   if (!section.active) text += '#';
   text.append("[").append(section.kind).append(".").append(key_text(section.example)) += "]\n";
   for (const Row<T>& row : section.rows) text += sample_row(row, !section.active);
+  return text;
+}
+
+template <class T>
+std::string sample_section(const ListSection<T>& section) {
+  std::string text = "\n" + wrapped("# ", section.doc) + "#" + heading(section) + "\n";
+  for (const Row<T>& row : section.rows) text += sample_row(row, true);
   return text;
 }
 
@@ -135,12 +152,12 @@ std::string reference_row(const Row<T>& row) {
   return text + " |\n";
 }
 
-template <class T>
-std::string reference_section(const Section<T>& section) {
-  std::string text = "\n## [";
-  text.append(section.kind).append(".NAME]\n\n").append(section.doc).append("\n");
+template <class AnySection>
+std::string reference_section(const AnySection& section) {
+  std::string text = "\n## " + heading(section) + "\n\n";
+  text.append(section.doc).append("\n");
   text += kTableHead;
-  for (const Row<T>& row : section.rows) text += reference_row(row);
+  for (const auto& row : section.rows) text += reference_row(row);
   return text;
 }
 
@@ -156,31 +173,41 @@ std::string help_row(const Row<T>& row) {
          wrapped("      ", sentence(row));
 }
 
-template <class T>
-std::string help_section(const Section<T>& section) {
-  std::string text = "\n[";
-  text.append(section.kind).append(".NAME]\n").append(wrapped("  ", section.doc));
-  for (const Row<T>& row : section.rows) text += help_row(row);
+template <class AnySection>
+std::string help_section(const AnySection& section) {
+  std::string text = "\n" + heading(section) + "\n" + wrapped("  ", section.doc);
+  for (const auto& row : section.rows) text += help_row(row);
   return text;
 }
 
 // --- SHOW CONFIG ---
 
 template <class T>
+void entry_rows(std::span<const Row<T>> keys, const std::string& path, const T& entry,
+                std::vector<ConfigRow>& rows) {
+  for (const Row<T>& row : keys) {
+    T scratch{};
+    set_default(row, scratch);
+    rows.push_back({.key = path + "." + std::string(row.name),
+                    .value = shown_value(row, entry),
+                    .default_value = row.presence == Presence::required ? "" : shown_value(row, scratch),
+                    .changeable = row.applies == Applies::at_reload});
+  }
+}
+
+template <class T>
 void section_rows(const Section<T>& section, const Settings& settings,
                   std::vector<ConfigRow>& rows) {
-  for (const auto& [name, entry] : settings.*section.where) {
-    for (const Row<T>& row : section.rows) {
-      T scratch{};
-      set_default(row, scratch);
-      std::string key(section.kind);
-      key.append(".").append(key_text(name)).append(".").append(row.name);
-      rows.push_back({.key = std::move(key),
-                      .value = shown_value(row, entry),
-                      .default_value = shown_value(row, scratch),
-                      .changeable = row.applies == Applies::at_reload});
-    }
-  }
+  for (const auto& [name, entry] : settings.*section.where)
+    entry_rows(section.rows, std::string(section.kind) + "." + key_text(name), entry, rows);
+}
+
+template <class T>
+void section_rows(const ListSection<T>& section, const Settings& settings,
+                  std::vector<ConfigRow>& rows) {
+  std::size_t number = 0;
+  for (const T& entry : settings.*section.where)
+    entry_rows(section.rows, std::string(section.kind) + "." + std::to_string(++number), entry, rows);
 }
 
 }  // namespace

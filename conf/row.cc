@@ -59,6 +59,10 @@ std::string plain(const std::vector<NodeAddress>& value) {
   return join(value, [](const NodeAddress& one) { return one.name(); });
 }
 
+std::string plain(const std::vector<Network>& value) {
+  return join(value, [](const Network& one) { return print(one); });
+}
+
 std::string as_toml(bool value) { return plain(value); }
 std::string as_toml(std::int64_t value) { return plain(value); }
 std::string as_toml(Millis value) { return quote(print(value)); }
@@ -69,6 +73,10 @@ std::string as_toml(const std::vector<std::string>& value) {
 }
 std::string as_toml(const std::vector<NodeAddress>& value) {
   return "[" + join(value, [](const NodeAddress& one) { return quote(one.name()); }) + "]";
+}
+
+std::string as_toml(const std::vector<Network>& value) {
+  return "[" + join(value, [](const Network& one) { return quote(print(one)); }) + "]";
 }
 
 std::string expect_words(const std::string_view* words, std::size_t count) {

@@ -73,6 +73,11 @@ template <class Owner>
 struct Names {
   Field<Owner, std::vector<std::string>> field;
 };
+// A list of ranges of addresses; empty by default.
+template <class Owner>
+struct Networks {
+  Field<Owner, std::vector<Network>> field;
+};
 // One of the words of Enum (words.h).
 template <class Owner, class Enum>
 struct Choice {
@@ -97,7 +102,9 @@ struct Servers {
 
 template <class O>
 using Value = std::variant<Bounded<O, std::int64_t>, Bounded<O, Millis>, Bounded<O, Bytes>, Flag<O>,
-                           Text<O>, Secret<O>, Names<O>, Choice<O, AuthMethod>, Choice<O, PoolMode>,
+                           Text<O>, Secret<O>, Names<O>, Networks<O>, Choice<O, AuthMethod>,
+                           Choice<O, RuleConnection>, Choice<O, ClientCert>, Choice<O, CertName>,
+                           Choice<O, PoolMode>,
                            Choice<O, TlsMode>, Choice<O, Consistency>, Choice<O, TenantBy>,
                            Choice<O, LogLevel>, Choice<O, OnPin>, Own<O, std::int64_t>, Own<O, Millis>,
                            OwnChoice<O, PoolMode>, OwnChoice<O, OnPin>, Servers<O>>;
@@ -126,6 +133,7 @@ std::string plain(Bytes value);
 std::string plain(const std::string& value);
 std::string plain(const std::vector<std::string>& value);
 std::string plain(const std::vector<NodeAddress>& value);
+std::string plain(const std::vector<Network>& value);
 
 // A value as TOML that reads back to the same.
 std::string as_toml(bool value);
@@ -135,6 +143,7 @@ std::string as_toml(Bytes value);
 std::string as_toml(const std::string& value);
 std::string as_toml(const std::vector<std::string>& value);
 std::string as_toml(const std::vector<NodeAddress>& value);
+std::string as_toml(const std::vector<Network>& value);
 
 template <Worded Enum>
 std::string plain(Enum value) {
@@ -196,6 +205,10 @@ std::string expectation(const Secret<O>&) {
 template <class O>
 std::string expectation(const Names<O>&) {
   return "a list of names, such as [\"one\", \"two\"]";
+}
+template <class O>
+std::string expectation(const Networks<O>&) {
+  return "a list of addresses or ranges, such as [\"10.0.0.0/8\", \"fd00::/8\", \"192.0.2.7\"]";
 }
 template <class O, class Enum>
 std::string expectation(const Choice<O, Enum>&) {

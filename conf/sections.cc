@@ -89,6 +89,10 @@ constexpr auto kUser = with_overrides<U>({
      "The user's secret: plain, or as Postgres stores it (\"md5...\", \"SCRAM-SHA-256$...\"); "
      "empty looks it up with auth.query.",
      optional, "{ file = \"/etc/pgsluice/app.password\" }"},
+    {"certificates", Names<U>{&U::certificates}, at_reload,
+     "Names of certificates (auth.cert_name) that may log in as this user; without any it is the "
+     "user's own name.",
+     optional, "[\"app.example.com\"]"},
     {"tenant", Text<U>{&U::tenant, ""}, at_reload,
      "The tenant of this user's clients; empty is what tenant.by says.", optional, "\"shop\""},
     {"max_clients", Own<U, std::int64_t>{&U::max_clients, 0, 1'000'000}, at_reload,
@@ -107,6 +111,25 @@ constexpr Row<T> kTenant[] = {
      "Statements at once after a pause; 0 is a tenth of a second's worth.", optional, "100"},
     {"concurrency", Limit{&T::concurrency, 0, 0, 1'000'000}, at_reload,
      "Statements at servers at any moment; 0 sets no limit.", optional, "10"},
+};
+
+using R = AuthRule;
+constexpr Row<R> kRule[] = {
+    {"connection", Choice<R, RuleConnection>{&R::connection, RuleConnection::any}, at_reload,
+     "How the client is connected: over a unix socket (local), over TCP, with TLS or without (plain)."},
+    {"addresses", Networks<R>{&R::addresses}, at_reload,
+     "Where the client comes from; without any it is anywhere, unix sockets too.", optional,
+     "[\"127.0.0.0/8\", \"::1\"]"},
+    {"databases", Names<R>{&R::databases}, at_reload,
+     "The database as the client names it; without any it is every one, the console too.", optional,
+     "[\"shop\"]"},
+    {"users", Names<R>{&R::users}, at_reload, "Who it says it is; without any it is everybody.",
+     optional, "[\"app\"]"},
+    {"method", Choice<R, AuthMethod>{&R::method, AuthMethod::reject}, at_reload,
+     "How the client proves it; reject lets nobody in.", required, "\"scram-sha-256\""},
+    {"clientcert", Choice<R, ClientCert>{&R::clientcert, ClientCert::no}, at_reload,
+     "Demand a certificate too: one that tls.client.ca has signed (verify-ca), or one that is also the "
+     "user's (verify-full, as method cert does)."},
 };
 
 constexpr Sections kSections{
@@ -138,6 +161,12 @@ constexpr Sections kSections{
                .where = &Settings::tenants,
                .example = "shop",
                .active = false},
+    ListSection<R>{.kind = "auth.rule",
+                   .doc = "Who may log in how, as in pg_hba.conf: the first rule that fits a client "
+                          "decides, and whom none fits is refused. Without any, auth.method is for "
+                          "everybody.",
+                   .rows = kRule,
+                   .where = &Settings::auth_rules},
 };
 
 Error refuse(std::string_view text, std::string_view why) {

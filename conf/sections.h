@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 #include <tuple>
+#include <vector>
 
 #include "conf/result.h"
 #include "conf/row.h"
@@ -23,11 +24,22 @@ struct Section {
   bool active;               // the sample file says it; else it shows it as a comment
 };
 
+// A kind of section that stands in the file any number of times, in order and without names:
+// [[auth.rule]].
+template <class T>
+struct ListSection {
+  std::string_view kind;
+  std::string_view doc;
+  std::span<const Row<T>> rows;
+  std::vector<T> Settings::*where;
+};
+
 // Every kind, in the order of the sample file. To add one: its struct and its map in settings.h,
 // its rows and its line in sections.cc; whatever must hold between sections goes into check() in
 // load.cc.
 using Sections = std::tuple<Section<ClusterSettings>, Section<DatabaseSettings>,
-                            Section<UserSettings>, Section<TenantLimits>>;
+                            Section<UserSettings>, Section<TenantLimits>,
+                            ListSection<AuthRule>>;
 const Sections& sections();
 
 // The name that clients give to reach the admin console; no [database.NAME] may have it.

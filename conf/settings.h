@@ -6,15 +6,29 @@
 #include <string>
 #include <vector>
 
+#include "conf/network.h"
 #include "conf/units.h"
+#include "conf/users_file.h"
 
 namespace conf {
 
 // When a server goes back to its pool: after each transaction, or when its client leaves.
 enum class PoolMode : std::uint8_t { transaction, session };
 
-// How a client proves who it is.
-enum class AuthMethod : std::uint8_t { trust, password, md5, scram_sha_256 };
+// How a client proves who it is: with nothing, a password in one of three forms, or a certificate.
+// `reject` is for rules.
+enum class AuthMethod : std::uint8_t { trust, password, md5, scram_sha_256, cert, reject };
+
+// By which way clients come that an [[auth.rule]] is for: tcp is tls or plain, local a unix socket.
+enum class RuleConnection : std::uint8_t { any, local, tcp, tls, plain };
+
+// What an [[auth.rule]] demands beside its method: no certificate; one that a known authority has
+// signed; one that is also the user's.
+enum class ClientCert : std::uint8_t { no, verify_ca, verify_full };
+
+// What of a client's certificate names its user: the common name, the whole distinguished name
+// (RFC 2253), or any of the alternative names (DNS, e-mail, URI).
+enum class CertName : std::uint8_t { cn, dn, san };
 
 // libpq's sslmode words. Toward clients: disable, allow (= prefer), prefer (TLS if the client
 // asks), require, verify_ca and verify_full (a client certificate is demanded). Toward servers as
@@ -87,7 +101,19 @@ struct DatabaseSettings : PoolOverrides {
 struct UserSettings : PoolOverrides {
   std::string name;
   std::string password;
+  // Names of certificates that may log in as this user; empty: the user's own name.
+  std::vector<std::string> certificates;
   std::string tenant;
+};
+
+// [[auth.rule]]: how those may log in whom it fits. Empty lists fit everybody.
+struct AuthRule {
+  RuleConnection connection = RuleConnection::any;
+  std::vector<Network> addresses;  // not empty: no unix socket
+  std::vector<std::string> databases;
+  std::vector<std::string> users;
+  AuthMethod method = AuthMethod::reject;
+  ClientCert clientcert = ClientCert::no;
 };
 
 // The limits of one tenant. Zero means no limit.
@@ -133,6 +159,8 @@ struct Settings {
   std::string auth_query_database;
   std::string auth_query;
   Millis auth_query_ttl;
+  std::string auth_file;  // names and secrets; "": none
+  CertName auth_cert_name;
   bool auth_trust_anywhere;  // trust from addresses other than loopback and unix sockets
 
   PoolMode pool_mode;
@@ -184,6 +212,7 @@ struct Settings {
   Bytes limits_client_buffer;  // unsent bytes kept for a client before its server is no longer read
   Bytes limits_batch;  // a batch larger than this is not collected: it streams to the primary
   Bytes limits_prepared;  // statements that one client may have prepared by name
+  std::int64_t limits_wildcard_databases;  // names that [database."*"] serves at once
   Millis limits_slow_reader_timeout;  // a client that takes nothing for so long is cut off
 
   std::string metrics_address;
@@ -201,6 +230,17 @@ struct Settings {
   std::map<std::string, ClusterSettings> clusters;
   std::map<std::string, DatabaseSettings> databases;
   std::map<std::string, UserSettings> users;
+  std::vector<AuthRule> auth_rules;  // the first that fits decides; none: auth_method for everybody
+  UserSecrets file_secrets;          // what auth_file says
+  // The user's secret that is known here, of [user.NAME] or else of auth.file; "": none.
+  std::string_view secret_of(std::string_view user) const {
+    if (const auto section = users.find(std::string(user));
+        section != users.end() && !section->second.password.empty())
+      return section->second.password;
+    const auto line = file_secrets.find(user);
+    return line == file_secrets.end() ? std::string_view() : line->second;
+  }
+
   std::map<std::string, TenantLimits> tenants;  // complete: gaps are filled from tenant_default
 };
 

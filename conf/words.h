@@ -20,8 +20,15 @@ inline constexpr std::array<std::string_view, 2> kWords<PoolMode>{"transaction",
 template <>
 inline constexpr std::array<std::string_view, 2> kWords<OnPin>{"allow", "refuse"};
 template <>
-inline constexpr std::array<std::string_view, 4> kWords<AuthMethod>{"trust", "password", "md5",
-                                                                    "scram-sha-256"};
+inline constexpr std::array<std::string_view, 6> kWords<AuthMethod>{
+    "trust", "password", "md5", "scram-sha-256", "cert", "reject"};
+template <>
+inline constexpr std::array<std::string_view, 5> kWords<RuleConnection>{"any", "local", "tcp", "tls",
+                                                                        "plain"};
+template <>
+inline constexpr std::array<std::string_view, 3> kWords<ClientCert>{"no", "verify-ca", "verify-full"};
+template <>
+inline constexpr std::array<std::string_view, 3> kWords<CertName>{"cn", "dn", "san"};
 template <>
 inline constexpr std::array<std::string_view, 6> kWords<TlsMode>{
     "disable", "allow", "prefer", "require", "verify-ca", "verify-full"};

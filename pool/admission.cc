@@ -38,6 +38,7 @@ std::string_view name(Refusal r) {
     case Refusal::queue_timeout: return "queue_timeout";
     case Refusal::no_primary: return "no_primary";
     case Refusal::too_many_clients: return "too_many_clients";
+    case Refusal::too_many_databases: return "too_many_databases";
     case Refusal::server_login: return "server_login";
     case Refusal::draining: return "draining";
     case Refusal::replay_failed: return "replay_failed";

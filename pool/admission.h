@@ -27,6 +27,7 @@ enum class Refusal : std::uint8_t {
   queue_timeout,        // 57014: waited pool.queue_timeout for a server
   no_primary,           // 57P03
   too_many_clients,     // 53300
+  too_many_databases,   // 53300: names that "*" serves
   server_login,         // the server refused our login; its own words are passed on
   draining,             // 57P01
   replay_failed,        // the session's settings could not be restored on a server

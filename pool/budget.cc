@@ -139,6 +139,20 @@ std::shared_ptr<Budget> BudgetRegistry::find(const PoolKey& key) const {
   return found == budgets_.end() ? nullptr : found->second;
 }
 
+void BudgetRegistry::forget_unused() {
+  const std::lock_guard lock(mutex_);
+  // They are found under the lock only, so that whom nobody holds nobody is about to hold.
+  std::erase_if(budgets_, [](const auto& entry) {
+    return entry.second.use_count() == 1 && entry.second->open() == 0;
+  });
+  quotas_.forget_unused();
+}
+
+void QuotaRegistry::forget_unused() {
+  const std::lock_guard lock(mutex_);
+  std::erase_if(quotas_, [](const auto& entry) { return entry.second.use_count() == 1; });
+}
+
 std::vector<std::pair<PoolKey, std::shared_ptr<const Budget>>> BudgetRegistry::all() const {
   const std::lock_guard lock(mutex_);
   return {budgets_.begin(), budgets_.end()};

@@ -51,6 +51,8 @@ class Quota {
 class QuotaRegistry {
  public:
   std::shared_ptr<Quota> find(const std::string& name);
+  // Those that nobody holds are gone.
+  void forget_unused();
 
  private:
   std::mutex mutex_;
@@ -133,6 +135,8 @@ class BudgetRegistry {
   // Null: there has never been such a pool.
   std::shared_ptr<Budget> find(const PoolKey& key) const;
   std::vector<std::pair<PoolKey, std::shared_ptr<const Budget>>> all() const;
+  // Those that no pool uses and no server counts for are gone.
+  void forget_unused();
 
  private:
   mutable std::mutex mutex_;

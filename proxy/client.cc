@@ -206,9 +206,13 @@ void Client::input_used(std::size_t size) {
 
 void Client::on_readable() {
   if (state_ == ClientState::closing) return;
-  if (login_ && login_->in_handshake()) {
-    login_->go_on_with_handshake();
-    return;
+  if (login_) {
+    if (login_->at_first_byte()) login_->on_first_byte();
+    if (state_ == ClientState::closing) return;
+    if (login_->in_handshake()) {
+      login_->go_on_with_handshake();
+      return;
+    }
   }
   const std::span<char> buffer = worker_.read_buffer();
   const net::Transfer got = socket_.read(buffer.first(Worker::kReadSize));

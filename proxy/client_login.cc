@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 
+#include "conf/row.h"
+#include "proxy/auth_rules.h"
 #include "proxy/client.h"
 #include "proxy/log.h"
 #include "proxy/random.h"
@@ -42,7 +44,7 @@ void ClientLogin::refuse_one_too_many(pool::Refusal why, std::string_view of_wha
 
 void ClientLogin::reject() {
   const conf::Settings& settings = worker_.settings();
-  if (!settings.auth_query_user.empty() && !settings.users.contains(asked_.user))
+  if (!settings.auth_query_user.empty() && settings.secret_of(asked_.user).empty())
     worker_.shared().tell_control(SecretDoubted{cluster_, asked_.user});
   fail(wire::sqlstate::kInvalidPassword,
        "password authentication failed for user \"" + asked_.user + "\"");
@@ -56,6 +58,7 @@ std::size_t ClientLogin::on_bytes(std::string_view bytes) {
     const std::string_view rest = bytes.substr(used);
     std::size_t now = 0;
     switch (stage_) {
+      case Stage::first_byte:
       case Stage::packet: now = on_packet(rest); break;
       case Stage::tls_handshake:
       case Stage::secret:
@@ -87,15 +90,29 @@ std::size_t ClientLogin::on_bytes(std::string_view bytes) {
   return used;
 }
 
+void ClientLogin::on_first_byte() {
+  const std::optional<char> first = client_.socket().peek();
+  if (!first) return;  // the end of the stream: whoever reads is told
+  stage_ = Stage::packet;
+  if (!wire::begins_tls({&*first, 1})) return;
+  // An answer in the clear would be noise to whoever expects TLS.
+  if (one_too_many_) {
+    worker_.refusal(pool::Refusal::too_many_clients_of_address);
+    worker_.retire(client_, ClientEnd::too_many_clients, "listen.clients_per_address");
+    return;
+  }
+  if (worker_.client_tls() == nullptr || !peer_.address) {
+    worker_.count().login_failures.add();
+    worker_.retire(client_, ClientEnd::login_failed, "TLS was begun where there is none (tls.client.mode)");
+    return;
+  }
+  direct_tls_ = true;
+  client_.socket().start_tls(net::TlsSession::accept(worker_.client_tls()));
+  stage_ = Stage::tls_handshake;
+}
+
 std::size_t ClientLogin::on_packet(std::string_view bytes) {
   const conf::Settings& settings = worker_.settings();
-  if (wire::begins_tls(bytes) && !asked_tls_ && !client_.socket().tls()) {
-    // TLS without asking first: what Postgres 17 calls direct negotiation. The handshake wants those very
-    // bytes, which have been read already.
-    fail(wire::sqlstate::kProtocolViolation,
-         "TLS has to be asked for with SSLRequest (sslnegotiation=postgres)");
-    return bytes.size();
-  }
   const auto length = wire::startup_packet_length(bytes);
   if (!length) {
     fail(wire::sqlstate::kProtocolViolation, length.error().message);
@@ -167,6 +184,12 @@ void ClientLogin::go_on_with_handshake() {
   switch (client_.socket().handshake()) {
     case net::TlsSession::Step::done:
       stage_ = Stage::packet;
+      // Postgres demands it, so that no other protocol's client can be led here.
+      if (direct_tls_ && client_.socket().tls()->alpn() != net::kAlpnName) {
+        fail(wire::sqlstate::kProtocolViolation,
+             "TLS without SSLRequest must name its protocol by ALPN: \"postgresql\"");
+        break;
+      }
       // The start-up packet may have come with the last message of the handshake.
       if (client_.socket().has_buffered()) worker_.read_again(client_);
       break;
@@ -219,20 +242,36 @@ void ClientLogin::on_startup(const wire::Startup& startup) {
 
 void ClientLogin::begin_authentication() {
   const conf::Settings& settings = worker_.settings();
-  if (settings.auth_method == conf::AuthMethod::trust) {
-    if (!peer_.is_local && !settings.auth_trust_anywhere) {
-      fail(wire::sqlstate::kInvalidAuthorizationSpecification,
-           "auth.method = \"trust\" is for loopback and unix sockets only");
-      return;
-    }
-    user_exists_ = true;
+  if (!peer_.address && !peer_.is_local) {
+    // It has reset the connection and nobody can say who it was. What it sent can still be read.
+    worker_.retire(client_, ClientEnd::gone);
+    return;
+  }
+  const LoginAttempt attempt{.address = peer_.address,
+                             .tls = client_.socket().tls() != nullptr,
+                             .user = asked_.user,
+                             .database = asked_.database};
+  const LoginDemand wanted = demand(settings, attempt);
+  method_ = wanted.method;
+  if (method_ == conf::AuthMethod::reject) {
+    fail(wire::sqlstate::kInvalidAuthorizationSpecification,
+         refusal_text(wanted, attempt, peer_.host()));
+    return;
+  }
+  const bool trust = method_ == conf::AuthMethod::trust;
+  const bool cert = method_ == conf::AuthMethod::cert;
+  if (trust && !peer_.is_local && !settings.auth_trust_anywhere) {
+    fail(wire::sqlstate::kInvalidAuthorizationSpecification,
+         "method \"trust\" is for loopback and unix sockets only (auth.trust_anywhere)");
+    return;
+  }
+  if (!certificate_fits(cert ? conf::ClientCert::verify_full : wanted.clientcert)) return;
+  if (trust || cert) {
     authenticated();
     return;
   }
-  if (const auto found = settings.users.find(asked_.user); found != settings.users.end()) {
-    secret_ = found->second.password;
-    user_exists_ = !secret_.empty();
-  }
+  secret_ = settings.secret_of(asked_.user);
+  user_exists_ = !secret_.empty();
   if (!user_exists_ && !settings.auth_query_user.empty() && asked_.database != kConsole) {
     stage_ = Stage::secret;
     const auto database = settings.databases.find(asked_.database);
@@ -245,6 +284,31 @@ void ClientLogin::begin_authentication() {
     return;
   }
   challenge();
+}
+
+bool ClientLogin::certificate_fits(conf::ClientCert demanded) {
+  if (demanded == conf::ClientCert::no) return true;
+  const net::TlsSession* tls = client_.socket().tls();
+  if (tls == nullptr || !tls->peer_verified()) {
+    fail(wire::sqlstate::kInvalidAuthorizationSpecification,
+         "connection requires a valid client certificate");
+    return false;
+  }
+  if (demanded == conf::ClientCert::verify_ca) return true;
+  const conf::Settings& settings = worker_.settings();
+  std::vector<std::string> allowed{asked_.user};
+  if (const auto user = settings.users.find(asked_.user);
+      user != settings.users.end() && !user->second.certificates.empty())
+    allowed = user->second.certificates;
+  const std::vector<std::string> names = tls->peer_names(settings.auth_cert_name);
+  for (const std::string& one : names)
+    if (std::ranges::find(allowed, one) != allowed.end()) return true;
+  std::string shown;
+  for (const std::string& one : names) shown += " " + conf::quote(one);
+  log_warning(client_.who() + " its certificate is for" + (shown.empty() ? " nobody" : shown));
+  fail(wire::sqlstate::kInvalidAuthorizationSpecification,
+       "certificate authentication failed for user \"" + asked_.user + "\"");
+  return false;
 }
 
 void ClientLogin::secret_found(conf::Result<std::optional<std::string>> secret) {
@@ -275,15 +339,16 @@ void ClientLogin::ask_again() {
 }
 
 void ClientLogin::challenge() {
-  const conf::AuthMethod method = worker_.settings().auth_method;
-  const wire::PasswordKind kind =
-      user_exists_ ? wire::password_kind(secret_) : wire::PasswordKind::scram;
+  const bool md5_is_usual = worker_.settings().auth_query_user.empty();
+  // Of somebody unknown Postgres supposes what password_encryption says; so do we where we look up there.
+  const wire::PasswordKind kind = user_exists_   ? wire::password_kind(secret_)
+                                  : md5_is_usual ? wire::PasswordKind::md5
+                                                 : wire::PasswordKind::scram;
   std::string message;
-  if (method == conf::AuthMethod::password) {
+  if (method_ == conf::AuthMethod::password) {
     stage_ = Stage::password;
     wire::append_authentication_cleartext(message);
-  } else if (method == conf::AuthMethod::md5 &&
-             (!user_exists_ || kind != wire::PasswordKind::scram)) {
+  } else if (method_ == conf::AuthMethod::md5 && kind != wire::PasswordKind::scram) {
     // As in Postgres: method md5 asks for SCRAM where the secret is one.
     stage_ = Stage::password;
     salt_ = random_bytes(4);
@@ -326,6 +391,7 @@ void ClientLogin::on_password(std::string_view payload) {
   struct Check {
     std::string secret, user, password;
     bool exists, right = false;
+    wire::ScramKeys proved{};
   };
   auto check = std::make_shared<Check>(Check{secret_, asked_.user, std::string(*password), user_exists_});
   if (!user_exists_)
@@ -333,7 +399,8 @@ void ClientLogin::on_password(std::string_view payload) {
         worker_.shared().mock_key, asked_.user, wire::kDefaultScramIterations));
   stage_ = Stage::secret;
   worker_.loop().in_background(
-      [check] { check->right = wire::verify_cleartext(check->secret, check->user, check->password); },
+      [check] { check->right = wire::verify_cleartext(check->secret, check->user, check->password,
+                                                      &check->proved); },
       [this, check, alive = alive_] {
         wire::cleanse(check->password);
         if (!*alive || client_.state() != ClientState::login) return;
@@ -341,6 +408,9 @@ void ClientLogin::on_password(std::string_view payload) {
         if (!check->right || !check->exists) {
           reject();
         } else {
+          if (const auto stored = wire::parse_scram_secret(check->secret))
+            worker_.shared().credentials.learn(asked_.user, stored->salt, stored->iterations,
+                                               check->proved);
           authenticated();
         }
         if (client.state() != ClientState::closing) client.go_on();
@@ -442,6 +512,8 @@ void ClientLogin::on_sasl_final(std::string_view payload) {
 }
 
 void ClientLogin::authenticated() {
+  if (!cluster_.empty() && wire::password_kind(secret_) != wire::PasswordKind::scram)
+    worker_.shared().credentials.keep(cluster_, asked_.user, secret_);
   wire::cleanse(secret_);
   scram_ = nullptr;
   const conf::Settings& settings = worker_.settings();
@@ -465,6 +537,14 @@ void ClientLogin::authenticated() {
 void ClientLogin::open_session() {
   const conf::Settings& settings = worker_.settings();
   Identity* identity = worker_.identity(asked_.database, asked_.user);
+  if (identity == nullptr && worker_.serves(asked_.database)) {
+    worker_.refusal(pool::Refusal::too_many_databases);
+    worker_.count().login_failures.add();
+    client_.fatal(ClientEnd::login_failed, wire::sqlstate::kTooManyConnections,
+                  "too many databases are in use already (limits.wildcard_databases)",
+                  "reason=" + std::string(name(pool::Refusal::too_many_databases)));
+    return;
+  }
   if (identity == nullptr) {
     fail(wire::sqlstate::kInvalidCatalogName,
          "database \"" + asked_.database + "\" does not exist (no [database.\"" + asked_.database +
@@ -483,6 +563,7 @@ void ClientLogin::open_session() {
     return;
   }
   client_.identity = identity;
+  ++identity->clients;
   client_.counted = true;
 
   std::string tenant;

@@ -26,6 +26,10 @@ class ClientLogin {
 
   // Bytes have arrived: returns how many were used.
   std::size_t on_bytes(std::string_view bytes);
+  // The first byte says whether TLS begins without being asked for (sslnegotiation=direct): the
+  // handshake wants it back, so it is looked at before anything is read.
+  bool at_first_byte() const { return stage_ == Stage::first_byte; }
+  void on_first_byte();
   bool in_handshake() const { return stage_ == Stage::tls_handshake; }
   void go_on_with_handshake();
   void secret_found(conf::Result<std::optional<std::string>> secret);
@@ -33,12 +37,13 @@ class ClientLogin {
   void ask_again();
   void cancel_delivered();
   // Nothing that a person sent has arrived yet, or it was a cancel: not worth a warning when it ends.
-  bool said_nothing() const { return stage_ == Stage::packet || stage_ == Stage::cancelling; }
+  bool said_nothing() const { return stage_ <= Stage::packet || stage_ == Stage::cancelling; }
   const net::Peer& peer() const { return peer_; }
   const wire::Login& asked() const { return asked_; }
 
  private:
   enum class Stage : std::uint8_t {
+    first_byte,
     packet,         // waits for a start-up packet
     tls_handshake,
     secret,         // waits for auth_query, or for a key derivation
@@ -52,6 +57,8 @@ class ClientLogin {
   std::size_t on_packet(std::string_view bytes);
   void on_startup(const wire::Startup& startup);
   void begin_authentication();
+  // False: it does not, and the login has failed.
+  bool certificate_fits(conf::ClientCert demanded);
   void challenge();
   void on_password(std::string_view payload);
   void on_sasl_first(std::string_view payload);
@@ -65,14 +72,15 @@ class ClientLogin {
   Worker& worker_;
   Client& client_;
   net::Peer peer_;
-  Stage stage_ = Stage::packet;
-  bool asked_tls_ = false, asked_gss_ = false;
+  Stage stage_ = Stage::first_byte;
+  conf::AuthMethod method_ = conf::AuthMethod::reject;  // that this client has to use
+  bool asked_tls_ = false, asked_gss_ = false, direct_tls_ = false;
   const bool one_too_many_;
   wire::Login asked_;
   std::string secret_;        // as stored: plain, md5 or SCRAM; empty: no such user
   bool user_exists_ = false;
   bool look_up_failed_ = false;
-  std::string cluster_;       // that auth_query asked
+  std::string cluster_;       // that auth_query asked; empty: it was not
   std::string salt_;          // of md5
   std::string sasl_first_;    // kept while the secret of a plain password is derived
   std::unique_ptr<wire::ScramServer> scram_;
@@ -80,7 +88,7 @@ class ClientLogin {
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   // Makes it as large as a Client: the memory that a finished login gives back then holds the next client.
   // Smaller, each login left a hole that nothing filled (300 bytes for every idle client).
-  [[maybe_unused]] char as_large_as_a_client_[48] = {};
+  [[maybe_unused]] char as_large_as_a_client_[32] = {};
 };
 
 }  // namespace proxy

@@ -16,9 +16,9 @@ namespace proxy {
 namespace be = wire::backend;
 
 ServerLogin::ServerLogin(Worker& worker, Server& server) : worker_(worker), server_(server) {
-  const auto& users = worker.settings().users;
-  if (const auto found = users.find(server.identity_->user); found != users.end())
-    configured_password_ = found->second.password;
+  const Identity& identity = *server.identity_;
+  secret_ = worker.settings().secret_of(identity.user);
+  if (secret_.empty()) secret_ = worker.shared().credentials.kept(identity.cluster, identity.user);
 }
 
 bool ServerLogin::fail(std::string_view message) {
@@ -106,6 +106,10 @@ bool ServerLogin::on_message(char type, std::string_view body) {
       // Class 57 (starting, shutting down, crashed) and 53 (no room) speak of the node; the rest is about
       // who we say we are.
       const bool node = error.sqlstate.starts_with("57");
+      // Changed since we looked it up: the next login here asks Postgres again.
+      if (error.sqlstate == wire::sqlstate::kInvalidPassword)
+        worker_.shared().tell_control(
+            SecretDoubted{server_.identity_->cluster, server_.identity_->user});
       server_.login_failed(node, std::string(error.sqlstate), std::string(error.message));
       return false;
     }
@@ -142,8 +146,8 @@ bool ServerLogin::on_authentication(std::string_view body) {
   const auto request = wire::decode_authentication(body);
   if (!request) return fail(request.error().message);
   const std::string& user = server_.identity_->user;
-  const bool plain_known = !configured_password_.empty() &&
-                           wire::password_kind(configured_password_) == wire::PasswordKind::plain;
+  const bool plain_known = !secret_.empty() &&
+                           wire::password_kind(secret_) == wire::PasswordKind::plain;
   const std::string no_password =
       "the server asks user \"" + user + "\" for a password, and none is known here";
   std::string answer;
@@ -154,12 +158,12 @@ bool ServerLogin::on_authentication(std::string_view body) {
       return true;
     case wire::AuthenticationKind::cleartext_password:
       if (!plain_known) return fail(no_password);
-      wire::append_password(answer, configured_password_);
+      wire::append_password(answer, secret_);
       break;
     case wire::AuthenticationKind::md5_password: {
-      std::string stored = configured_password_;
+      std::string stored = secret_;
       if (plain_known) {
-        const auto made = wire::md5_stored(configured_password_, user);
+        const auto made = wire::md5_stored(secret_, user);
         if (!made) return fail(made.error().message);
         stored = *made;
       }
@@ -204,7 +208,7 @@ bool ServerLogin::on_authentication(std::string_view body) {
       // Key derivation takes milliseconds: not on this loop.
       auto keys = std::make_shared<wire::ScramKeys>();
       worker_.loop().in_background(
-          [keys, password = configured_password_, salt = challenge->salt,
+          [keys, password = secret_, salt = challenge->salt,
            iterations = challenge->iterations] {
             *keys = wire::scram_keys(wire::salted_password(password, salt, iterations));
           },

@@ -39,7 +39,7 @@ class ServerLogin {
   Server& server_;
   Stage stage_ = Stage::connecting;
   bool authenticated_ = false;
-  std::string configured_password_;  // of [user.NAME]; empty: none
+  std::string secret_;  // that is configured, or that auth.query found; empty: none
   std::unique_ptr<wire::ScramClient> scram_;
   // Work in the background may end after this login has: it holds a copy of this and looks.
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

@@ -1,5 +1,7 @@
 #include "proxy/shared.h"
 
+#include "proxy/wire/password.h"
+
 namespace proxy {
 
 void Credentials::learn(const std::string& user, const std::string& salt, std::uint32_t iterations,
@@ -15,6 +17,19 @@ std::optional<wire::ScramKeys> Credentials::keys(const std::string& user, const 
   if (found == learnt_.end() || found->second.salt != salt || found->second.iterations != iterations)
     return std::nullopt;
   return found->second.keys;
+}
+
+void Credentials::keep(const std::string& cluster, const std::string& user, const std::string& secret) {
+  const std::lock_guard lock(mutex_);
+  std::string& kept = kept_[{cluster, user}];
+  wire::cleanse(kept);
+  kept = secret;
+}
+
+std::string Credentials::kept(const std::string& cluster, const std::string& user) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = kept_.find({cluster, user});
+  return found == kept_.end() ? "" : found->second;
 }
 
 std::optional<wire::ScramSecret> Credentials::derived(const std::string& user,

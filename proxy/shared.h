@@ -6,6 +6,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "conf/settings.h"
@@ -13,6 +14,7 @@
 #include "pool/address_counts.h"
 #include "pool/admission.h"
 #include "pool/budget.h"
+#include "pool/names_in_use.h"
 #include "pool/prepared.h"
 #include "proxy/messages.h"
 #include "proxy/wire/scram.h"
@@ -28,6 +30,11 @@ class Credentials {
              const wire::ScramKeys& keys);
   std::optional<wire::ScramKeys> keys(const std::string& user, const std::string& salt,
                                       std::uint32_t iterations) const;
+
+  // What auth.query found of a user who then proved to know it, where it is no SCRAM secret: an md5
+  // hash or a plain password opens servers that ask for one.
+  void keep(const std::string& cluster, const std::string& user, const std::string& secret);
+  std::string kept(const std::string& cluster, const std::string& user) const;
 
   // A configured plain password as a SCRAM secret for clients to log in against: derived once, since
   // the derivation takes milliseconds.
@@ -47,6 +54,7 @@ class Credentials {
   mutable std::mutex mutex_;
   std::map<std::string, Learnt, std::less<>> learnt_;
   std::map<std::string, Derived, std::less<>> derived_;
+  std::map<std::pair<std::string, std::string>, std::string> kept_;  // by cluster and user
 };
 
 class Worker;
@@ -60,6 +68,7 @@ struct Shared {
   pool::AddressCounts addresses;
   pool::QuotaRegistry database_clients, user_clients;  // by the names that clients give
   pool::PreparedRegistry prepared;
+  pool::NamesInUse wildcard_names;  // of databases that "*" serves
   pool::TenantRegistry tenants;
   routing::NodeLoads loads;
   Credentials credentials;

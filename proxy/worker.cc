@@ -209,6 +209,7 @@ void Worker::retire(Client& client, ClientEnd why, std::string_view text) {
     client.identity->database_clients->give_back();
     client.identity->user_clients->give_back();
   }
+  if (client.identity != nullptr) --client.identity->clients;
   client.close_socket();
   forget_again(client);
   client_count_.fetch_sub(1, std::memory_order_relaxed);

@@ -39,7 +39,7 @@ struct ParsedHere {
 };
 
 // Under which (database, user) clients come, and everything that a worker keeps for it. Made at the
-// first login, kept for the life of the worker: only who has proved who it is makes one.
+// first login, by somebody who has proved who it is; forgotten when it has neither clients nor servers.
 struct Identity {
   std::string database;  // as the client named it
   std::string dbname;    // on the servers
@@ -60,6 +60,8 @@ struct Identity {
   std::vector<std::unique_ptr<pool::Pool>> pools;  // by node number
   // What Postgres tells a client with these start-up settings (ParameterStatus messages).
   std::unordered_map<pool::SettingsRef, std::string> welcomes;
+  std::size_t clients = 0;
+  pool::NameHold name;  // where "*" serves the database
   bool standard_strings = true;  // the server's own standard_conforming_strings
 };
 
@@ -149,8 +151,12 @@ class Worker {
   void forget_again(net::SocketOwner& owner);
 
   // --- statements -----------------------------------------------------------------------------------
-  // Null: clients may not name this database (any more).
+  // Null: clients may not name this database (any more), or "*" serves too many names already: serves()
+  // tells.
   Identity* identity(const std::string& database, const std::string& user);
+  bool serves(const std::string& database) const {
+    return settings_->databases.contains(database) || settings_->databases.contains("*");
+  }
   const routing::ClusterState* cluster(const Identity& identity) const { return identity.state; }
   pool::Pool& pool(Identity& identity, routing::NodeId node) {
     const std::size_t at = routing::index(node);
@@ -229,6 +235,7 @@ class Worker {
   void check_servers();
   void retry_waiting();
   void configure(Identity& identity);
+  void forget_unused_identities(bool with_idle_servers);
   void wait(Client& client, WaitingFor what);
   void hurry();
   void tie(Client& client, Server& server);
@@ -307,12 +314,14 @@ class Worker {
   std::vector<std::unique_ptr<Client>> dead_clients_;
   std::vector<std::unique_ptr<Server>> dead_servers_;
   std::vector<std::unique_ptr<Canceller>> dead_cancellers_;
+  std::vector<std::unique_ptr<Identity>> dead_identities_;  // those of dead servers among them: freed last
   std::vector<net::SocketOwner*> again_, again_now_;
   std::vector<ClientId> broken_clients_;
   std::vector<const Server*> broken_servers_, released_servers_;
   std::vector<std::pair<const Server*, std::string>> failed_starts_;
   std::vector<ParsedHere> parsed_here_;
   std::vector<BatchMessage> batch_messages_;
+  bool sweep_due_ = false;      // at the end of the turn identities that nobody uses are forgotten
   bool nodes_failing_ = false;  // some backoff is not at rest
   bool busy_tick_ = false;
   conf::Instant last_sample_wanted_{};

@@ -20,10 +20,18 @@ Identity* Worker::identity(const std::string& database, const std::string& user)
   const std::string key = database + '\0' + user;
   if (const auto found = identities_.find(key); found != identities_.end())
     return found->second->configured ? found->second.get() : nullptr;
-  if (!settings_->databases.contains(database) && !settings_->databases.contains("*")) return nullptr;
+  if (!serves(database)) return nullptr;
   auto made = std::make_unique<Identity>();
   made->database = database;
   made->user = user;
+  if (!settings_->databases.contains(database)) {
+    const std::int64_t limit = settings_->limits_wildcard_databases;
+    if (!shared_.wildcard_names.take(database, limit)) {
+      forget_unused_identities(true);
+      if (!shared_.wildcard_names.take(database, limit)) return nullptr;
+    }
+    made->name = {shared_.wildcard_names, database};
+  }
   made->database_clients = shared_.database_clients.find(database);
   made->user_clients = shared_.user_clients.find(user);
   configure(*made);
@@ -94,6 +102,51 @@ void Worker::meet_configured_users() {
   if (number_ != 0) return;
   for (const auto& [name, database] : settings_->databases)
     for (const std::string& user : database.min_size_users) (void)identity(name, user);
+}
+
+// What has neither clients nor servers is made anew when somebody comes. Names come from clients, so that
+// nothing may be kept of every one that has ever been tried. `with_idle_servers`: room is needed, and
+// servers that "*" has led to and nobody uses make it.
+void Worker::forget_unused_identities(bool with_idle_servers) {
+  const auto unused = [this](const Identity& identity, bool idle_too) {
+    // What is to be ready before anybody comes stays.
+    if (identity.min_size > 0 && settings_->databases.contains(identity.database)) return false;
+    return identity.clients == 0 && std::ranges::all_of(identity.pools, [idle_too](const auto& its_pool) {
+             return !its_pool || (its_pool->waiting() == 0 &&
+                                  its_pool->count(pool::ServerState::connecting) == 0 &&
+                                  its_pool->count(pool::ServerState::active) == 0 &&
+                                  (idle_too || its_pool->count(pool::ServerState::idle) == 0));
+           });
+  };
+  if (with_idle_servers) {
+    std::vector<Server*> idle;
+    for (const auto& [key, identity] : identities_) {
+      if (settings_->databases.contains(identity->database) || !unused(*identity, true)) continue;
+      for (const auto& its_pool : identity->pools) {
+        if (!its_pool) continue;
+        for (auto* record = its_pool->first(pool::ServerState::idle); record != nullptr;
+             record = its_pool->next(*record))
+          idle.push_back(server_of(record));
+      }
+    }
+    for (Server* server : idle) retire(*server, ServerEnd::surplus);
+  }
+  for (auto entry = identities_.begin(); entry != identities_.end();) {
+    Identity& identity = *entry->second;
+    if (!unused(identity, false)) {
+      ++entry;
+      continue;
+    }
+    for (const auto& its_pool : identity.pools) {
+      if (!its_pool) continue;
+      its_pool->budget().feed(number_);
+      its_pool->budget().report(number_, {});
+    }
+    identity.name = {};
+    // Servers that have just been closed still know it.
+    dead_identities_.push_back(std::move(entry->second));
+    entry = identities_.erase(entry);
+  }
 }
 
 pool::Pool& Worker::make_pool(Identity& identity, routing::NodeId node) {

@@ -29,6 +29,7 @@ void Worker::turn_end() {
   }
   after_turn();
   bury();
+  if (std::exchange(sweep_due_, false)) forget_unused_identities(false);
 }
 
 // What could not be done while somebody was in the middle of something. Each may cause more of it.
@@ -52,6 +53,11 @@ void Worker::bury() {
   for (auto batch = std::exchange(dead_clients_, {}); auto& one : batch) one.reset();
   for (auto batch = std::exchange(dead_servers_, {}); auto& one : batch) one.reset();
   for (auto batch = std::exchange(dead_cancellers_, {}); auto& one : batch) one.reset();
+  if (dead_identities_.empty()) return;
+  dead_identities_.clear();
+  shared_.budgets.forget_unused();
+  shared_.database_clients.forget_unused();
+  shared_.user_clients.forget_unused();
 }
 
 void Worker::tick() {
@@ -63,6 +69,7 @@ void Worker::tick() {
     check_servers();
     fill_pools();
     update_gauges();
+    sweep_due_ = true;
   }
   const bool somebody_waits = !retry_.empty() || count(ClientState::waiting) > 0;
   if (busy_tick_ && !somebody_waits) {

@@ -163,6 +163,12 @@ Transfer Socket::read(std::span<char> into) {
   }
 }
 
+std::optional<char> Socket::peek() {
+  char byte = 0;
+  if (::recv(fd_, &byte, 1, MSG_PEEK | MSG_DONTWAIT) != 1) return std::nullopt;
+  return byte;
+}
+
 Transfer Socket::write(std::span<const iovec> parts) {
   using enum Transfer::State;
   if (tls_) {
@@ -282,6 +288,11 @@ void Socket::on_events(int status, int events) {
   if ((events & Watch::readable) != 0 && (wanted_ & Watch::readable) != 0) owner_->on_readable();
 }
 
+std::string Peer::host() const {
+  if (!address) return "[local]";
+  return print(conf::Network{*address, 128});
+}
+
 Peer peer_of(int fd) {
   sockaddr_storage address{};
   socklen_t length = sizeof address;
@@ -291,14 +302,15 @@ Peer peer_of(int fd) {
     const auto* v4 = reinterpret_cast<const sockaddr_in*>(&address);
     inet_ntop(AF_INET, &v4->sin_addr, text, sizeof text);
     return {std::string(text) + ":" + std::to_string(ntohs(v4->sin_port)),
-            (ntohl(v4->sin_addr.s_addr) >> 24) == 127};
+            (ntohl(v4->sin_addr.s_addr) >> 24) == 127, *conf::parse_ip_address(text)};
   }
   if (address.ss_family == AF_INET6) {
     const auto* v6 = reinterpret_cast<const sockaddr_in6*>(&address);
     inet_ntop(AF_INET6, &v6->sin6_addr, text, sizeof text);
-    const bool local = IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr) ||
-                       (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr) && v6->sin6_addr.s6_addr[12] == 127);
-    return {"[" + std::string(text) + "]:" + std::to_string(ntohs(v6->sin6_port)), local};
+    conf::IpAddress bytes;
+    std::memcpy(bytes.bytes.data(), &v6->sin6_addr, bytes.bytes.size());
+    return {"[" + std::string(text) + "]:" + std::to_string(ntohs(v6->sin6_port)), bytes.is_loopback(),
+            bytes};
   }
   return {"unix", true};
 }

@@ -4,12 +4,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 
 #include <sys/uio.h>
 
+#include "conf/network.h"
 #include "conf/result.h"
 #include "conf/settings.h"
 #include "proxy/net/loop.h"
@@ -81,6 +83,8 @@ class Socket {
   Transfer read(std::span<char> into);
   // Writes as much as the kernel takes of `parts`, in order.
   Transfer write(std::span<const iovec> parts);
+  // The next byte without taking it; nothing when there is none yet, or never will be. Not for TLS.
+  std::optional<char> peek();
   bool has_buffered() const { return tls_ != nullptr && tls_->has_buffered(); }
 
   void pause_reading() { want(wanted_ & ~Watch::readable); }
@@ -115,6 +119,10 @@ class Socket {
 struct Peer {
   std::string text;        // "10.1.2.3:50123", or "unix"
   bool is_local = false;   // loopback or unix socket
+  std::optional<conf::IpAddress> address{};  // of TCP
+
+  // Without the port, as Postgres calls it: "10.1.2.3", or "[local]".
+  std::string host() const;
 };
 Peer peer_of(int fd);
 

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include <arpa/inet.h>
+#include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
 
@@ -162,6 +163,67 @@ std::unique_ptr<TlsSession> TlsSession::connect(std::shared_ptr<const TlsContext
 }
 
 void TlsSession::bind(int fd) { SSL_set_fd(ssl_.get(), fd); }
+
+bool TlsSession::peer_verified() const {
+  return SSL_get0_peer_certificate(ssl_.get()) != nullptr &&
+         SSL_get_verify_result(ssl_.get()) == X509_V_OK;
+}
+
+std::vector<std::string> TlsSession::peer_names(conf::CertName kind) const {
+  std::vector<std::string> names;
+  X509* certificate = SSL_get0_peer_certificate(ssl_.get());
+  if (certificate == nullptr) return names;
+  const auto add = [&names](const unsigned char* data, int size) {
+    std::string name(reinterpret_cast<const char*>(data), static_cast<std::size_t>(size));
+    if (!name.empty() && name.find('\0') == name.npos) names.push_back(std::move(name));
+  };
+  const X509_NAME* subject = X509_get_subject_name(certificate);
+  switch (kind) {
+    case conf::CertName::cn: {
+      const int at = X509_NAME_get_index_by_NID(subject, NID_commonName, -1);
+      if (at < 0) break;
+      unsigned char* text = nullptr;
+      const int size =
+          ASN1_STRING_to_UTF8(&text, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)));
+      if (size < 0) break;
+      add(text, size);
+      OPENSSL_free(text);
+      break;
+    }
+    case conf::CertName::dn: {
+      BIO* out = BIO_new(BIO_s_mem());
+      if (out == nullptr) break;
+      char* text = nullptr;
+      if (X509_NAME_print_ex(out, subject, 0, XN_FLAG_RFC2253) > 0)
+        if (const long size = BIO_get_mem_data(out, &text); size > 0)
+          add(reinterpret_cast<const unsigned char*>(text), static_cast<int>(size));
+      BIO_free(out);
+      break;
+    }
+    case conf::CertName::san: {
+      auto* all = static_cast<GENERAL_NAMES*>(
+          X509_get_ext_d2i(certificate, NID_subject_alt_name, nullptr, nullptr));
+      for (int i = 0; i < sk_GENERAL_NAME_num(all); ++i) {
+        int type = 0;
+        const void* value = GENERAL_NAME_get0_value(sk_GENERAL_NAME_value(all, i), &type);
+        if (type != GEN_DNS && type != GEN_EMAIL && type != GEN_URI) continue;
+        const auto* text = static_cast<const ASN1_STRING*>(value);
+        add(ASN1_STRING_get0_data(text), ASN1_STRING_length(text));
+      }
+      GENERAL_NAMES_free(all);
+      break;
+    }
+  }
+  ERR_clear_error();
+  return names;
+}
+
+std::string TlsSession::alpn() const {
+  const unsigned char* chosen = nullptr;
+  unsigned size = 0;
+  SSL_get0_alpn_selected(ssl_.get(), &chosen, &size);
+  return std::string(reinterpret_cast<const char*>(chosen), size);
+}
 
 TlsSession::Step TlsSession::step_after(int result) {
   switch (SSL_get_error(ssl_.get(), result)) {

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <sys/uio.h>
@@ -14,6 +15,9 @@
 namespace net {
 
 struct Transfer;
+
+// The application protocol of TLS sessions that begin without SSLRequest (sslnegotiation=direct).
+inline constexpr std::string_view kAlpnName = "postgresql";
 
 // Certificates and rules of one side of the proxy. Immutable; a reload makes a new one and sessions
 // keep theirs.
@@ -61,6 +65,13 @@ class TlsSession {
   std::string describe() const;  // "TLSv1.3 TLS_AES_256_GCM_SHA384"
   // Hash of the peer's certificate for channel binding toward a server; empty without one.
   std::string peer_certificate_hash() const;
+  // What the peer's certificate says of its holder, in the form that the option names; empty when it
+  // has shown none. A name that holds a zero byte is left out: it would look like another one.
+  std::vector<std::string> peer_names(conf::CertName kind) const;
+  // The peer has shown a certificate, and an authority that we know has signed it.
+  bool peer_verified() const;
+  // The protocol that both sides agreed upon, or "".
+  std::string alpn() const;
   const TlsContext& context() const { return *context_; }
   const std::shared_ptr<const TlsContext>& shared_context() const { return context_; }
 

@@ -18,7 +18,8 @@ PasswordKind password_kind(std::string_view stored) {
   return parse_scram_secret(stored) ? PasswordKind::scram : PasswordKind::plain;
 }
 
-bool verify_cleartext(std::string_view stored, std::string_view user, std::string_view password) {
+bool verify_cleartext(std::string_view stored, std::string_view user, std::string_view password,
+                      ScramKeys* proved) {
   switch (password_kind(stored)) {
     case PasswordKind::plain: return same_secret(stored, password);
     case PasswordKind::md5: {
@@ -30,7 +31,9 @@ bool verify_cleartext(std::string_view stored, std::string_view user, std::strin
       if (!secret || secret->iterations > kMaxScramIterations) return false;
       const ScramKeys keys =
           scram_keys(salted_password(password, secret->salt, secret->iterations));
-      return same_secret(as_view(keys.stored_key), as_view(secret->stored_key));
+      const bool right = same_secret(as_view(keys.stored_key), as_view(secret->stored_key));
+      if (right && proved != nullptr) *proved = keys;
+      return right;
     }
   }
   return false;

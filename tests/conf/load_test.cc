@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "conf/row.h"
+
 using namespace conf;
 using namespace std::chrono_literals;
 
@@ -310,6 +312,104 @@ TEST_SUITE("conf/load") {
     CHECK(error_of("[user.a]\npassword = \"x\"\n", kBase) == "");
     CHECK(error_of("", std::string(kBase) + kAuth) == "");
     CHECK(error_of("", std::string(kBase) + kAuth + "query_password = \"\"\n") == "");
+  }
+
+  TEST_CASE("requirement 7: rules are read in their order, with everything that they do not say open") {
+    const auto settings = loaded(
+        "[[auth.rule]]\n"
+        "connection = \"local\"\n"
+        "method = \"trust\"\n"
+        "[[auth.rule]]\n"
+        "addresses = [\"10.0.0.0/8\", \"::1\"]\n"
+        "databases = [\"shop\"]\n"
+        "users = [\"app\", \"web\"]\n"
+        "method = \"md5\"\n"
+        "[[auth.rule]]\n"
+        "method = \"reject\"\n" +
+        std::string(kBase) + "[user.a]\npassword = \"x\"\n");
+    const auto& rules = settings->auth_rules;
+    REQUIRE(rules.size() == 3);
+    CHECK(rules[0].connection == RuleConnection::local);
+    CHECK(rules[0].method == AuthMethod::trust);
+    CHECK(rules[0].users.empty());
+    CHECK(rules[1].connection == RuleConnection::any);
+    CHECK(rules[1].addresses.size() == 2);
+    CHECK(print(rules[1].addresses[0]) == "10.0.0.0/8");
+    CHECK(rules[1].users == std::vector<std::string>{"app", "web"});
+    CHECK(rules[1].databases == std::vector<std::string>{"shop"});
+    CHECK(rules[1].method == AuthMethod::md5);
+    CHECK(rules[2].method == AuthMethod::reject);
+  }
+
+  TEST_CASE("a rule that says something wrong, or that cannot be meant, is refused with its line") {
+    const std::string rule = "[[auth.rule]]\n";
+    const std::string query = "[auth]\nquery_user = \"m\"\n";
+    const std::string tls = "[tls.client]\nmode = \"prefer\"\ncert = \"c\"\nkey = \"k\"\n";
+    const auto error = [&](const std::string& text) { return error_of(query + text, kBase); };
+    CHECK(error(rule + "method = \"md5\"\n") == "");
+    CHECK(error(rule) ==
+          "f.toml:3: auth.rule.1.method is missing; it must be \"trust\", \"password\", \"md5\", "
+          "\"scram-sha-256\", \"cert\" or \"reject\"");
+    CHECK(error(rule + "method = \"ident\"\n").starts_with("f.toml:4: auth.rule.1.method is \"ident\""));
+    CHECK(error(rule + "method = \"md5\"\nuser = [\"a\"]\n") ==
+          "f.toml:5: auth.rule.1.user is not an option; did you mean users?");
+    CHECK(error(rule + "method = \"md5\"\naddresses = [\"10.0.0.0/40\"]\n")
+              .starts_with("f.toml:5: auth.rule.1.addresses has \"10.0.0.0/40\", which has no number"));
+    CHECK(error(rule + "method = \"md5\"\nconnection = \"local\"\naddresses = [\"::1\"]\n")
+              .starts_with("f.toml:6: auth.rule.1.addresses is set"));
+    CHECK(error("[auth.rule]\nmethod = \"md5\"\n").find("auth.rule is a table") != std::string::npos);
+    // Certificates are shown over TLS only, and somebody must have signed them.
+    CHECK(error(rule + "method = \"cert\"\nconnection = \"any\"\n")
+              .starts_with("f.toml:5: auth.rule.1.connection is \"any\"; it must be \"tls\""));
+    CHECK(error(rule + "method = \"md5\"\nconnection = \"tls\"\n")
+              .find("while tls.client.mode is \"disable\"") != std::string::npos);
+    CHECK(error(rule + "method = \"md5\"\nconnection = \"tls\"\n" + tls) == "");
+    CHECK(error(rule + "method = \"md5\"\nconnection = \"tls\"\nclientcert = \"verify-ca\"\n" + tls)
+              .find("tls.client.ca is \"\"; it must name a file because of auth.rule.1.clientcert") !=
+          std::string::npos);
+    CHECK(error(rule + "method = \"cert\"\nconnection = \"tls\"\n" + tls + "ca = \"c\"\n") == "");
+    CHECK(error_of("[auth]\nmethod = \"cert\"\n", kBase).find("auth.method is \"cert\"") !=
+          std::string::npos);
+    CHECK(error_of("[auth]\nmethod = \"cert\"\n" + tls + "ca = \"c\"\n", kBase) == "");
+  }
+
+  TEST_CASE("trust in a rule is refused where strangers can meet it, unless that is said to be meant") {
+    const std::string all = "[listen]\naddress = \"*\"\n";
+    const auto error = [&](const std::string& text) {
+      return error_of(all + "[[auth.rule]]\nmethod = \"trust\"\n" + text, kBase);
+    };
+    CHECK(error("").starts_with("f.toml:4: auth.rule.1.method is \"trust\"; it must be another"));
+    CHECK(error("connection = \"local\"\n") == "");
+    CHECK(error("addresses = [\"127.0.0.1/32\", \"::1\"]\n") == "");
+    CHECK(error("addresses = [\"127.0.0.1/32\", \"10.0.0.0/8\"]\n") != "");
+    CHECK(error("[auth]\ntrust_anywhere = true\n") == "");
+    CHECK(error_of("[[auth.rule]]\nmethod = \"trust\"\n", kBase) == "");
+  }
+
+  TEST_CASE("rules that let nobody in are refused") {
+    CHECK(error_of("[[auth.rule]]\nmethod = \"reject\"\n").find("lets nobody in") != std::string::npos);
+    CHECK(error_of("[[auth.rule]]\nmethod = \"md5\"\n", kBase).find("lets nobody in") !=
+          std::string::npos);
+    CHECK(error_of("[[auth.rule]]\nmethod = \"md5\"\n[[auth.rule]]\nmethod = \"trust\"\n", kBase) == "");
+    CHECK(error_of("[auth]\nmethod = \"reject\"\n", kBase).find("nobody could log in") !=
+          std::string::npos);
+  }
+
+  TEST_CASE("requirement 6: auth.file tells users' secrets, and a section's password goes before it") {
+    const TempFile file("\"app\" \"from file\"\n\"both\" \"from file\"\n\"bare\" \"x\"\n");
+    const auto settings = loaded("[auth]\nfile = " + quote(file.path()) + "\n" + kBase +
+                                 "[user.both]\npassword = \"from section\"\n[user.bare]\npool_size = 2\n");
+    CHECK(settings->secret_of("app") == "from file");
+    CHECK(settings->secret_of("both") == "from section");
+    CHECK(settings->secret_of("bare") == "x");
+    CHECK(settings->secret_of("nobody").empty());
+    const TempFile broken("\"app\" hunter2\n");
+    const std::string error = error_of("[auth]\nfile = " + quote(broken.path()) + "\n", kBase);
+    CHECK(error.starts_with("f.toml:2: auth.file cannot be used: " + broken.path() + ":1: "));
+    CHECK(error.find("hunter2") == std::string::npos);
+    CHECK(error.find('\n') == std::string::npos);
+    CHECK(error_of("[auth]\nfile = \"/nowhere/at/all\"\n", kBase).find("/nowhere/at/all") !=
+          std::string::npos);
   }
 
   TEST_CASE("auth.query takes the user's name") {

@@ -21,10 +21,10 @@ void check_row(const Row<T>& row) {
   CHECK_FALSE(expectation(row).empty());
 }
 
-template <class T>
-void check_section(const Section<T>& section) {
+template <class AnySection>
+void check_section(const AnySection& section) {
   CHECK(section.doc.ends_with("."));
-  for (const Row<T>& row : section.rows) check_row(row);
+  for (const auto& row : section.rows) check_row(row);
 }
 
 std::pair<std::int64_t, std::int64_t> range(const Value<Settings>& value) {

@@ -1,3 +1,5 @@
+#include <csignal>
+#include <set>
 #include <string>
 
 #include "tests/integration/fixture.h"
@@ -33,9 +35,241 @@ std::string scram_challenge(std::uint16_t port, const std::string& user) {
   return text.substr(text.find(",s="));  // the nonce differs by right
 }
 
+// A role that exists for one test.
+class Role {
+ public:
+  Role(std::string name, const std::string& options) : name_(std::move(name)) {
+    Connection postgres(shared_cluster().conninfo(0));
+    postgres.exec("drop role if exists " + name_);
+    const Result made = postgres.exec("create role " + name_ + " " + options);
+    REQUIRE_MESSAGE(made.ok(), made.message());
+    shared_cluster().wait_replicated();
+  }
+  ~Role() { shared_cluster().ask(0, "drop role if exists " + name_); }
+  Role(const Role&) = delete;
+  Role& operator=(const Role&) = delete;
+
+ private:
+  std::string name_;
+};
+
+// True when the new configuration was taken over, false when it was refused.
+bool reload(ProxyProcess& proxy) {
+  const std::size_t before = proxy.log().size();
+  const auto says_now = [&](const char* words) {
+    return proxy.log().find(words, before) != std::string::npos;
+  };
+  proxy.signal(SIGHUP);
+  REQUIRE(eventually([&] { return says_now("reloaded ") || says_now("nothing has changed"); }));
+  return says_now("reloaded ");
+}
+
+// Toward clients TLS where they ask; the certificates of the test's authority are known.
+ProxyConfig with_certificates() {
+  const Certificates& files = certificates();
+  return config_for(shared_cluster())
+      .set("tls.client", "mode", "\"prefer\"")
+      .set("tls.client", "cert", quoted(files.server_cert))
+      .set("tls.client", "key", quoted(files.server_key))
+      .set("tls.client", "ca", quoted(files.ca));
+}
+
+const std::string kNoCertificate = "sslmode=require sslcert=/nonexistent sslkey=/nonexistent";
+std::string showing(const std::string& cert, const std::string& key) {
+  return "sslmode=require sslcert=" + cert + " sslkey=" + key;
+}
+
+bool says(const Connection& connection, const std::string& words) {
+  return connection.error().find(words) != std::string::npos;
+}
+
 }  // namespace
 
 TEST_SUITE("integration/auth") {
+  TEST_CASE(
+      "requirement 7: rules decide by connection, address, user and database, and a reload changes them") {
+    ProxyConfig config = config_for(shared_cluster())
+                             .set("user.scram_user", "password", "\"scram_user-secret\"")
+                             .rule("connection = \"local\"\nmethod = \"trust\"")
+                             .rule("users = [\"other\"]\nmethod = \"reject\"")
+                             .rule("addresses = [\"10.0.0.0/8\", \"::1\"]\nmethod = \"trust\"")
+                             .rule("addresses = [\"127.0.0.0/8\"]\nusers = [\"scram_user\"]\n"
+                                   "databases = [\"app\"]\nmethod = \"scram-sha-256\"");
+    ProxyProcess proxy(config);
+    Connection local("host=" + proxy.unix_dir() + " port=" + std::to_string(proxy.port()) +
+                     " user=app dbname=app");
+    CHECK_MESSAGE(local.scalar("select current_user") == "app", local.error());
+    CHECK(proxy.connect("scram_user", "app", with_password("scram_user-secret"))
+              .scalar("select current_user") == "scram_user");
+    CHECK(says(proxy.connect("scram_user", "app", with_password("wrong")), "password authentication failed"));
+    CHECK(says(proxy.connect("scram_user", "postgres", with_password("scram_user-secret")), "no auth.rule"));
+
+    // The words are Postgres's but for the name of the thing, and tell what the client has said itself.
+    RawClient stranger(proxy.port());
+    CHECK_FALSE(stranger.login("app", "app"));
+    CHECK(stranger.login_error.field('C') == "28000");
+    CHECK(stranger.login_error.field('S') == "FATAL");
+    CHECK(stranger.login_error.field('M') ==
+          "no auth.rule for host \"127.0.0.1\", user \"app\", database \"app\", TLS off");
+    CHECK(stranger.login_error.field('D').empty());
+    RawClient rejected(proxy.port());
+    CHECK_FALSE(rejected.login("other", "app"));
+    CHECK(rejected.login_error.field('M').find("rejects host \"127.0.0.1\", user \"other\"") !=
+          std::string::npos);
+    // The console is a database among others.
+    CHECK(says(proxy.connect("postgres", "pgsluice"), "no auth.rule"));
+
+    proxy.rewrite(config.rule("method = \"trust\""));
+    CHECK(reload(proxy));
+    CHECK(proxy.connect("app").scalar("select current_user") == "app");
+    CHECK(proxy.console().ok());
+    CHECK(says(proxy.connect("other"), "rejects host"));
+    CHECK(local.scalar("select 1") == "1");
+  }
+
+  TEST_CASE("requirement 7: method cert lets in whose certificate names the user, or is listed for it") {
+    const Certificates& files = certificates();
+    const std::string app = showing(files.client_cert, files.client_key);
+    const std::string service = showing(files.service_cert, files.service_key);
+    ProxyConfig config = with_certificates()
+                             .rule("connection = \"tls\"\nmethod = \"cert\"")
+                             .set("user.other", "certificates", "[\"somebody\", \"service 7\"]");
+    ProxyProcess proxy(config);
+    Connection by_name = proxy.connect("app", "app", app);
+    CHECK_MESSAGE(by_name.scalar("select current_user") == "app", by_name.error());
+    CHECK(proxy.connect("other", "app", service).scalar("select current_user") == "other");
+    CHECK(says(proxy.connect("app", "app", service), "certificate authentication failed for user \"app\""));
+    CHECK(says(proxy.connect("other", "app", app), "certificate authentication failed for user \"other\""));
+    CHECK(says(proxy.connect("postgres", "app", app), "certificate authentication failed"));
+    CHECK(says(proxy.connect("app", "app", kNoCertificate),
+               "connection requires a valid client certificate"));
+    CHECK(says(proxy.connect("app"), "no auth.rule"));  // without TLS
+
+    const auto named = [&](const std::string& kind, const std::string& name) {
+      proxy.rewrite(config.set("auth", "cert_name", quoted(kind))
+                        .set("user.other", "certificates", "[" + quoted(name) + "]"));
+      CHECK(reload(proxy));
+      return proxy.connect("other", "app", service).ok();
+    };
+    CHECK(named("dn", "O=shop,CN=service 7"));
+    CHECK_FALSE(named("dn", "service 7"));
+    CHECK(named("san", "spiffe://example/shop"));
+    CHECK(named("san", "service.example"));
+    CHECK(named("san", "ops@service.example"));
+    CHECK_FALSE(named("san", "service 7"));
+  }
+
+  TEST_CASE("requirement 7: a rule may demand a certificate and a password") {
+    const Certificates& files = certificates();
+    const auto with = [](const std::string& certificate, const std::string& password) {
+      return certificate + " password=" + password;
+    };
+    const std::string service = showing(files.service_cert, files.service_key);
+    ProxyConfig config = with_certificates()
+                             .set("user.scram_user", "password", "\"scram_user-secret\"")
+                             .rule("connection = \"tls\"\nusers = [\"scram_user\"]\nclientcert = "
+                                   "\"verify-full\"\nmethod = \"scram-sha-256\"")
+                             .rule("connection = \"tls\"\nclientcert = \"verify-ca\"\nmethod = \"trust\"");
+    ProxyProcess proxy(config);
+    CHECK(proxy.connect("app", "app", service).scalar("select current_user") == "app");
+    CHECK(says(proxy.connect("app", "app", kNoCertificate), "requires a valid client certificate"));
+    CHECK(says(proxy.connect("scram_user", "app", with(service, "scram_user-secret")),
+               "certificate authentication failed"));
+    proxy.rewrite(config.set("user.scram_user", "certificates", "[\"service 7\"]"));
+    CHECK(reload(proxy));
+    CHECK(proxy.connect("scram_user", "app", with(service, "scram_user-secret"))
+              .scalar("select current_user") == "scram_user");
+    CHECK(says(proxy.connect("scram_user", "app", with(service, "wrong")), "password authentication failed"));
+    CHECK(says(proxy.connect("scram_user", "app", with(kNoCertificate, "scram_user-secret")),
+               "requires a valid client certificate"));
+  }
+
+  TEST_CASE("requirement 6: a file of users is read as PgBouncer's, and again at every reload") {
+    const TempDir folder;
+    const std::string file = folder / "userlist.txt";
+    write_file(file, "; moved over\n"
+                     "\"scram_user\" \"" + stored_secret("scram_user") + "\"\n"
+                     "\"md5_user\" \"" + stored_secret("md5_user") + "\" extra\n"
+                     "\"password_user\" \"password_user-secret\"\n");
+    ProxyProcess proxy(config_for(shared_cluster())
+                           .set("auth", "method", "\"md5\"")
+                           .set("auth", "file", quoted(file)));
+    for (const std::string user : {"scram_user", "md5_user", "password_user"}) {
+      CAPTURE(user);
+      Connection right = proxy.connect(user, "app", with_password(user + "-secret"));
+      CHECK_MESSAGE(right.scalar("select current_user") == user, right.error());
+      CHECK(says(proxy.connect(user, "app", with_password("wrong")), "password authentication failed"));
+    }
+    CHECK_FALSE(proxy.connect("app", "app", with_password("app-secret")).ok());
+    write_file(file, "\"app\" \"app-secret\"\n");
+    CHECK(reload(proxy));
+    CHECK(proxy.connect("app", "app", with_password("app-secret")).scalar("select current_user") == "app");
+    CHECK_FALSE(proxy.connect("md5_user", "app", with_password("md5_user-secret")).ok());
+    // A broken file changes nothing, and the log does not repeat what stands in it.
+    write_file(file, "\"app\" \"app-secret\"\n\"other\" hunter2\n");
+    CHECK_FALSE(reload(proxy));
+    CHECK(proxy.connect("app", "app", with_password("app-secret")).ok());
+    CHECK(proxy.log().find("userlist.txt:2: ") != std::string::npos);
+    CHECK(proxy.log().find("hunter2") == std::string::npos);
+  }
+
+  TEST_CASE("requirement 6: users found by auth.query may have md5 secrets, and prove by md5 or password") {
+    for (const std::string method : {"md5", "password"}) {
+      CAPTURE(method);
+      ProxyProcess proxy(config_for(shared_cluster())
+                             .set("auth", "method", quoted(method))
+                             .set("auth", "query_user", "\"postgres\""));
+      // The servers ask for a proof too: md5 for the one, SCRAM for the other.
+      for (const std::string user : {"md5_user", "scram_user"}) {
+        CAPTURE(user);
+        Connection right = proxy.connect(user, "app", with_password(user + "-secret"));
+        CHECK_MESSAGE(right.scalar("select current_user") == user, right.error());
+        CHECK(says(proxy.connect(user, "app", with_password("wrong")), "password authentication failed"));
+      }
+      CHECK(says(proxy.connect("ghost", "app", with_password("x")), "password authentication failed"));
+    }
+  }
+
+  TEST_CASE(
+      "requirement 6: auth.query honours NOLOGIN and VALID UNTIL, and nobody becomes the query user") {
+    const Role expired("auth_expired", "login password 'secret' valid until '2001-01-01'");
+    const Role valid("auth_valid", "login password 'secret' valid until '2999-01-01'");
+    const Role no_login("auth_nologin", "nologin password 'secret'");
+    const Role bare("auth_bare", "login");
+    const Role asker("auth_asker", "login superuser password 'asker-secret'");
+    ProxyProcess proxy(config_for(shared_cluster())
+                           .set("auth", "method", "\"scram-sha-256\"")
+                           .set("auth", "query_user", "\"auth_asker\"")
+                           .set("auth", "query_password", "\"asker-secret\"")
+                           // An answer that speaks of somebody else does not change who somebody is.
+                           .set("auth", "query",
+                                quoted("SELECT 'auth_asker', rolpassword FROM pg_catalog.pg_authid WHERE "
+                                       "rolname = $1 AND rolcanlogin AND (rolvaliduntil IS NULL OR "
+                                       "rolvaliduntil > pg_catalog.now())")));
+    CHECK(proxy.connect("auth_valid", "app", with_password("secret")).scalar("select current_user") ==
+          "auth_valid");
+    for (const std::string user : {"auth_expired", "auth_nologin", "auth_bare", "ghost"})
+      for (const std::string password : {"secret", "asker-secret"}) {
+        CAPTURE(user);
+        const Connection refused = proxy.connect(user, "app", with_password(password));
+        CHECK_MESSAGE(says(refused, "password authentication failed"), refused.error());
+      }
+  }
+
+  TEST_CASE("requirement 6: a secret that is remembered is looked up again when a login fails") {
+    const Role role("auth_changing", "login password 'first'");
+    ProxyProcess proxy(config_for(shared_cluster())
+                           .set("auth", "method", "\"scram-sha-256\"")
+                           .set("auth", "query_user", "\"postgres\"")
+                           .set("auth", "query_ttl", "\"1h\""));
+    CHECK(proxy.connect("auth_changing", "app", with_password("first")).scalar("select 1") == "1");
+    shared_cluster().ask(0, "alter role auth_changing password 'second'");
+    CHECK(says(proxy.connect("auth_changing", "app", with_password("second")),
+               "password authentication failed"));
+    CHECK(proxy.connect("auth_changing", "app", with_password("second")).scalar("select 1") == "1");
+    CHECK_FALSE(proxy.connect("auth_changing", "app", with_password("first")).ok());
+  }
+
   TEST_CASE("trust asks for nothing") {
     ProxyProcess proxy(config_for(shared_cluster()));
     CHECK(proxy.connect("app").scalar("select current_user") == "app");
@@ -202,6 +436,42 @@ TEST_SUITE("integration/auth") {
                            .set("database.shop", "cluster", "\"main\"")
                            .set("database.shop", "dbname", "\"app\""));
     CHECK(proxy.connect("app", "shop").scalar("select current_database()") == "app");
+  }
+
+  TEST_CASE("promise 8: the names that \"*\" lets users try are bounded, and what nobody uses is forgotten") {
+    ProxyProcess proxy(config_for(shared_cluster())
+                           .set("limits", "wildcard_databases", "2")
+                           .set("database.named", "cluster", "\"main\"")
+                           .set("database.named", "dbname", "\"app\""));
+    const auto names_shown = [&proxy] {
+      std::set<std::string> names;
+      const std::string exposition = proxy.metrics();
+      const std::string mark = "pgsluice_pool_size{";
+      for (std::size_t at = exposition.find(mark); at != std::string::npos;
+           at = exposition.find(mark, at + 1)) {
+        const std::size_t from = exposition.find("database=\"", at) + 10;
+        names.insert(exposition.substr(from, exposition.find('"', from) - from));
+      }
+      return names;
+    };
+    for (int i = 0; i < 20; ++i) CHECK_FALSE(proxy.connect("app", "nowhere" + std::to_string(i)).ok());
+    CHECK(eventually([&] { return names_shown().empty(); }));
+
+    Connection first = proxy.connect("app", "app"), second = proxy.connect("app", "postgres");
+    CHECK(first.scalar("select 1") == "1");
+    CHECK(second.scalar("select 1") == "1");
+    RawClient third(proxy.port());
+    CHECK_FALSE(third.login("app", "template1"));
+    CHECK(third.login_error.field('C') == "53300");
+    CHECK(third.login_error.field('D') == "reason=too_many_databases");
+    // Databases with sections of their own are not counted, nor are further users of a name.
+    CHECK(proxy.connect("app", "named").scalar("select current_database()") == "app");
+    CHECK(proxy.connect("other", "app").scalar("select 1") == "1");
+    // Servers that nobody uses are no use of a name.
+    second.close();
+    CHECK(eventually([&] { return proxy.connect("app", "template1").scalar("select 1") == "1"; }));
+    CHECK_FALSE(names_shown().contains("postgres"));
+    CHECK(first.scalar("select 1") == "1");
   }
 
   TEST_CASE("trust is refused for addresses that strangers can reach, unless forced") {

@@ -1,3 +1,7 @@
+#include <csignal>
+
+#include <openssl/ssl.h>
+
 #include "tests/integration/fixture.h"
 #include "tests/support/gate.h"
 #include "tests/support/raw_client.h"
@@ -133,6 +137,116 @@ TEST_SUITE("integration/tls") {
                     std::to_string(gate.port()));
     REQUIRE_MESSAGE(slow.ok(), slow.error());
     CHECK(slow.scalar("select repeat('z', 5000)") == std::string(5000, 'z'));
+  }
+
+  TEST_CASE("requirement 2: TLS may begin without SSLRequest, when ALPN names the protocol") {
+    ProxyProcess proxy(client_tls("prefer"));
+    RawClient direct(proxy.port());
+    REQUIRE(direct.start_tls({.alpn = "postgresql"}));
+    CHECK(direct.alpn() == "postgresql");
+    REQUIRE_MESSAGE(direct.login(), direct.login_error.field('M'));
+    CHECK(direct.send(query_message("select 'direct'")));
+    const auto answer = direct.read_until('Z');
+    CHECK(types(answer) == "TDCZ");
+    // A cancel comes the same way.
+    RawClient canceller(proxy.port());
+    REQUIRE(canceller.start_tls({.alpn = "postgresql"}));
+    CHECK(canceller.send(cancel_request(direct.pid, direct.key)));
+    CHECK(canceller.wait_closed());
+
+    RawClient silent(proxy.port());
+    REQUIRE(silent.start_tls({}));
+    const auto refused = silent.read_until('E');
+    REQUIRE(!refused.empty());
+    CHECK(refused.back().field('S') == "FATAL");
+    CHECK(refused.back().field('M').find("ALPN") != std::string::npos);
+    CHECK(silent.wait_closed());
+    RawClient web(proxy.port());
+    CHECK_FALSE(web.start_tls({.alpn = "http/1.1"}));
+
+    RawClient again(proxy.port());
+    REQUIRE(again.start_tls({.alpn = "postgresql"}));
+    CHECK(again.send(ssl_request()));
+    CHECK(again.wait_closed());
+
+    ProxyProcess plain(config_for(shared_cluster()));
+    RawClient nobody(plain.port());
+    CHECK_FALSE(nobody.start_tls({.alpn = "postgresql"}));
+    CHECK(plain.connect().scalar("select 1") == "1");
+  }
+
+  TEST_CASE("requirement 2: behind SSLRequest ALPN is agreed upon where it is offered, and not needed") {
+    ProxyProcess proxy(client_tls("require"));
+    for (const std::string alpn : {"postgresql", ""}) {
+      CAPTURE(alpn);
+      RawClient client(proxy.port());
+      client.send(ssl_request());
+      REQUIRE(client.read_byte() == 'S');
+      REQUIRE(client.start_tls({.alpn = alpn}));
+      CHECK(client.alpn() == alpn);
+      CHECK(client.login());
+    }
+    // Not the first byte: this is a packet, and none that there is.
+    RawClient late(proxy.port());
+    late.send(gss_request());
+    REQUIRE(late.read_byte() == 'N');
+    CHECK_FALSE(late.start_tls({.alpn = "postgresql"}));
+  }
+
+  TEST_CASE("requirement 2: TLS before 1.2 is refused, however it begins") {
+    ProxyProcess proxy(client_tls("prefer"));
+    for (const bool direct : {true, false}) {
+      CAPTURE(direct);
+      for (const int version : {TLS1_1_VERSION, TLS1_2_VERSION, TLS1_3_VERSION}) {
+        RawClient client(proxy.port());
+        if (!direct) {
+          client.send(ssl_request());
+          REQUIRE(client.read_byte() == 'S');
+        }
+        CHECK(client.start_tls({.alpn = "postgresql", .newest_version = version}) ==
+              (version >= TLS1_2_VERSION));
+      }
+    }
+  }
+
+  TEST_CASE(
+      "requirement 2: a reload brings new certificates, drops nobody, and keeps the old ones when they are "
+      "bad") {
+    const Certificates& files = certificates();
+    const TempDir folder;
+    const std::string cert = folder / "c", key = folder / "k";
+    const auto install = [&](const std::string& from_cert, const std::string& from_key) {
+      write_file(cert, from_cert.empty() ? "no certificate" : read_file(from_cert));
+      write_file(key, read_file(from_key));
+    };
+    install(files.server_cert, files.server_key);
+    ProxyProcess proxy(client_tls("require")
+                           .set("tls.client", "cert", quoted(cert))
+                           .set("tls.client", "key", quoted(key)));
+    const auto shown = [&proxy] {
+      RawClient client(proxy.port());
+      return client.start_tls({.alpn = "postgresql"}) ? client.certificate_name() : "no handshake";
+    };
+    const auto reload = [&proxy](const std::string& expected) {
+      const std::size_t before = proxy.log().size();
+      proxy.signal(SIGHUP);
+      return eventually([&] { return proxy.log().find(expected, before) != std::string::npos; });
+    };
+    Connection session = proxy.connect("app", "app", "sslmode=require");
+    session.exec("begin");
+    CHECK(shown() == "localhost");
+    install(files.wrong_host_cert, files.wrong_host_key);
+    CHECK(shown() == "localhost");
+    CHECK(reload("reloaded "));
+    CHECK(shown() == "elsewhere.example");
+    install("", files.server_key);
+    CHECK(reload("nothing has changed"));
+    CHECK(shown() == "elsewhere.example");
+    install(files.server_cert, files.client_key);  // that do not belong together
+    CHECK(reload("nothing has changed"));
+    CHECK(shown() == "elsewhere.example");
+    CHECK(session.scalar("select 1") == "1");
+    CHECK(session.exec("commit").ok());
   }
 
   TEST_CASE("toward servers, each mode does what libpq's does") {

@@ -124,6 +124,7 @@ class CertificateFolder {
     signed_by_ca("server", "localhost", "subjectAltName=DNS:localhost,IP:127.0.0.1\n");
     signed_by_ca("wrong_host", "elsewhere.example", "subjectAltName=DNS:elsewhere.example\n");
     signed_by_ca("client", "app", "extendedKeyUsage=clientAuth\n");
+    signed_by_ca("service", "service 7/O=shop", std::string("subjectAltName=") + kServiceNames + "\n");
     files = {.ca = file("ca.crt"),
              .server_cert = file("server.crt"),
              .server_key = file("server.key"),
@@ -131,6 +132,8 @@ class CertificateFolder {
              .wrong_host_key = file("wrong_host.key"),
              .client_cert = file("client.crt"),
              .client_key = file("client.key"),
+             .service_cert = file("service.crt"),
+             .service_key = file("service.key"),
              .other_ca = file("other_ca.crt")};
   }
 

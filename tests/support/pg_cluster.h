@@ -26,12 +26,15 @@ inline constexpr const char* kDefaultHba =
     "host all all 127.0.0.1/32 trust\n";
 
 // Certificates for all tests of this run, made once with the openssl program: a CA, a server
-// certificate (localhost, 127.0.0.1), one for a wrong host, a client certificate (CN=app), and a CA
-// that signed none of them.
+// certificate (localhost, 127.0.0.1), one for a wrong host, a client certificate (CN=app), one of a
+// service (CN=service 7, O=shop, with the alternative names that kServiceNames has), and a CA that
+// signed none of them.
 struct Certificates {
   std::string ca, server_cert, server_key, wrong_host_cert, wrong_host_key, client_cert, client_key,
-      other_ca;
+      service_cert, service_key, other_ca;
 };
+inline constexpr const char* kServiceNames =
+    "DNS:service.example,email:ops@service.example,URI:spiffe://example/shop";
 const Certificates& certificates();
 
 struct ClusterOptions {

@@ -58,7 +58,12 @@ std::string ProxyConfig::text() const {
     if (!section.empty()) text += "[" + section + "]\n";
     for (const auto& [key, value] : values) text += key + " = " + value + "\n";
   }
-  return text;
+  return text + rules_;
+}
+
+ProxyConfig& ProxyConfig::rule(const std::string& lines) {
+  rules_ += "[[auth.rule]]\n" + lines + "\n";
+  return *this;
 }
 
 std::string proxy_binary() {

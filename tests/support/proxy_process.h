@@ -25,6 +25,8 @@ class ProxyConfig {
 
   ProxyConfig& set(const std::string& section, const std::string& key, const std::string& value);
   ProxyConfig& unset(const std::string& section, const std::string& key);
+  // One more [[auth.rule]], behind those that are there: lines of TOML.
+  ProxyConfig& rule(const std::string& lines);
   std::string text() const;  // what stands in the file
 
   // The nodes, for tests that put a Gate in front of one.
@@ -33,6 +35,7 @@ class ProxyConfig {
 
  private:
   std::map<std::string, std::map<std::string, std::string>> sections_;
+  std::string rules_;
   std::vector<std::string> nodes_;
 };
 

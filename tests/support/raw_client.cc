@@ -5,6 +5,8 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -122,6 +124,16 @@ std::string types(const std::vector<Message>& messages) {
   return text;
 }
 
+struct RawClient::TlsState {
+  SSL_CTX* context = nullptr;
+  SSL* session = nullptr;
+
+  ~TlsState() {
+    SSL_free(session);
+    SSL_CTX_free(context);
+  }
+};
+
 RawClient::RawClient(std::uint16_t port) {
   fd_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in address{};
@@ -146,11 +158,57 @@ RawClient::RawClient(RawClient&& other) noexcept
       pid(other.pid),
       key(other.key),
       fd_(std::exchange(other.fd_, -1)),
+      tls_(std::move(other.tls_)),
       closed_(other.closed_),
       buffer_(std::move(other.buffer_)),
       used_(other.used_) {}
 
+bool RawClient::start_tls(const TlsOffer& offer) {
+  tls_ = std::make_unique<TlsState>();
+  tls_->context = SSL_CTX_new(TLS_client_method());
+  if (offer.newest_version != 0) {
+    // Versions that the system's policy has retired must be offered to see them refused.
+    SSL_CTX_set_security_level(tls_->context, 0);
+    SSL_CTX_set_min_proto_version(tls_->context, 0);
+    SSL_CTX_set_max_proto_version(tls_->context, offer.newest_version);
+  }
+  if (!offer.cert.empty()) {
+    SSL_CTX_use_certificate_chain_file(tls_->context, offer.cert.c_str());
+    SSL_CTX_use_PrivateKey_file(tls_->context, offer.key.c_str(), SSL_FILETYPE_PEM);
+  }
+  tls_->session = SSL_new(tls_->context);
+  if (!offer.alpn.empty()) {
+    const std::string list = static_cast<char>(offer.alpn.size()) + offer.alpn;
+    SSL_set_alpn_protos(tls_->session, reinterpret_cast<const unsigned char*>(list.data()),
+                        static_cast<unsigned>(list.size()));
+  }
+  const timeval patience{.tv_sec = 5, .tv_usec = 0};
+  setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+  SSL_set_fd(tls_->session, fd_);
+  const bool done = SSL_connect(tls_->session) == 1;
+  ERR_clear_error();
+  return done;
+}
+
+std::string RawClient::alpn() const {
+  const unsigned char* name = nullptr;
+  unsigned size = 0;
+  SSL_get0_alpn_selected(tls_->session, &name, &size);
+  return std::string(reinterpret_cast<const char*>(name), size);
+}
+
+std::string RawClient::certificate_name() const {
+  char name[256] = "";
+  if (X509* certificate = SSL_get0_peer_certificate(tls_->session))
+    X509_NAME_get_text_by_NID(X509_get_subject_name(certificate), NID_commonName, name, sizeof name);
+  return name;
+}
+
 std::size_t RawClient::send_some(std::string_view bytes) {
+  if (tls_) {  // nothing large is sent this way
+    const int n = SSL_write(tls_->session, bytes.data(), static_cast<int>(bytes.size()));
+    return n > 0 ? static_cast<std::size_t>(n) : 0;
+  }
   std::size_t sent = 0;
   while (sent < bytes.size()) {
     const ssize_t n =
@@ -189,9 +247,10 @@ void RawClient::reset() {
 bool RawClient::fill(SteadyClock::time_point give_up) {
   if (closed_ || fd_ < 0) return false;
   pollfd waited{.fd = fd_, .events = POLLIN, .revents = 0};
-  if (poll(&waited, 1, left(give_up)) <= 0) return false;
+  const bool here = tls_ && SSL_pending(tls_->session) > 0;
+  if (!here && poll(&waited, 1, left(give_up)) <= 0) return false;
   char piece[65536];
-  const ssize_t n = recv(fd_, piece, sizeof piece, 0);
+  const ssize_t n = tls_ ? SSL_read(tls_->session, piece, sizeof piece) : recv(fd_, piece, sizeof piece, 0);
   if (n <= 0) {
     closed_ = true;
     return false;

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -51,6 +52,13 @@ struct Message {
 // The types of `messages` in their order, for example "1DCZ".
 std::string types(const std::vector<Message>& messages);
 
+// What a client says of itself in a TLS handshake; certificates are not verified.
+struct TlsOffer {
+  std::string alpn{};         // "postgresql"; "": says nothing
+  std::string cert{}, key{};  // files
+  int newest_version = 0;     // TLS1_1_VERSION and the like; 0: the library's newest
+};
+
 // A client that speaks the protocol by hand: for what libpq would never send, and for order and
 // timing that it hides. Over TCP to 127.0.0.1.
 class RawClient {
@@ -59,6 +67,11 @@ class RawClient {
   ~RawClient();
   RawClient(RawClient&& other) noexcept;
   RawClient& operator=(RawClient&&) = delete;
+
+  // From here on over TLS. False: the handshake failed.
+  bool start_tls(const TlsOffer& offer);
+  std::string alpn() const;              // that was agreed upon
+  std::string certificate_name() const;  // the common name of the peer's certificate
 
   bool connected() const { return fd_ >= 0; }
   // False when the peer takes no more bytes (5 s) or is gone.
@@ -88,7 +101,10 @@ class RawClient {
  private:
   bool fill(std::chrono::steady_clock::time_point give_up);
 
+  struct TlsState;
+
   int fd_ = -1;
+  std::unique_ptr<TlsState> tls_;
   bool closed_ = false;
   std::string buffer_;    // received; the first used_ bytes of it have been read
   std::size_t used_ = 0;
