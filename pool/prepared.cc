@@ -4,6 +4,8 @@
 
 namespace pool {
 
+std::string server_name(std::uint32_t id) { return "pgsluice_" + std::to_string(id); }
+
 PreparedRef PreparedRegistry::intern(std::string_view tail) {
   const std::lock_guard lock(mutex_);
   if (const auto found = by_tail_.find(tail); found != by_tail_.end()) {
@@ -31,7 +33,7 @@ PreparedRef PreparedRegistry::make(std::string_view tail) {
   auto made = std::make_shared<Prepared>();
   made->id = next_id_++;
   made->tail = std::string(tail);
-  made->server_name = "pgsluice_" + std::to_string(made->id);
+  made->server_name = server_name(made->id);
   by_tail_.emplace(made->tail, made);
   return made;
 }

@@ -22,6 +22,7 @@ struct Prepared {
   std::string server_name;  // "pgsluice_<id>"; clients cannot see it except in server logs
   std::string_view text() const { return std::string_view(tail.c_str()); }
 };
+std::string server_name(std::uint32_t id);
 using PreparedRef = std::shared_ptr<const Prepared>;
 
 // Gives every different (text, parameter types) one number for as long as somebody has it prepared.

@@ -445,6 +445,9 @@ bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
                 : identity->mode == conf::PoolMode::session ? routing::RouteReason::session_mode
                                                             : routing::RouteReason::in_transaction;
   }
+  if (stay && server->pipeline.ready_owed() > 0 && !server->pipeline.open_sequence() &&
+      hinges_on_answers(scan))
+    return false;
   batch = scan.facts;
   batch_changes = std::move(scan.changes);
   batch_unpins = scan.unpins;
@@ -482,6 +485,22 @@ bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
       return true;
   }
   return true;
+}
+
+// It names a statement of which is not known yet whether it was prepared or closed by a batch before: if an
+// error makes the server skip that, the name means something else, or the server lacks it.
+bool Client::hinges_on_answers(const Scan& scan) const {
+  if (!prepared || (prepared->tentative.empty() && server->parsing.empty())) return false;
+  const auto& messages = worker_.batch_messages();
+  if (scan.changes || messages.size() == kRemembered) return true;
+  return std::ranges::any_of(messages, [this](const BatchMessage& message) {
+    if (message.named != wire::Named::statement || message.name.empty()) return false;
+    const auto known = prepared->named().find(message.name);
+    return std::ranges::any_of(prepared->tentative,
+                               [&message](const Tentative& one) { return one.name == message.name; }) ||
+           (known != prepared->named().end() && known->second.statement &&
+            std::ranges::find(server->parsing, known->second.statement->id) != server->parsing.end());
+  });
 }
 
 bool Client::server_stale() const {

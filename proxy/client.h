@@ -153,17 +153,35 @@ class ClientPrepared {
   }
   std::size_t bytes() const { return bytes_; }
 
-  // Taken by a DEALLOCATE that has been sent: put back if it fails.
+  // Taken by DEALLOCATEs that have been sent and have not succeeded yet, in order: put back if they fail.
   std::list<std::pair<std::string, ClientStatement>> deallocated;
+  bool deallocate(std::string_view name) {
+    if (name.empty() || !named_.contains(name)) return false;
+    deallocated.emplace_back(name, take(name));
+    return true;
+  }
   void put_back_deallocated() {
     for (auto& [name, statement] : deallocated)
       if (!named_.contains(name)) put(std::move(name), std::move(statement));
     deallocated.clear();
   }
   std::list<Tentative> tentative;  // in the order of their requests
+  // A name of that statement; "" when there is none.
+  std::string_view name_of(std::uint32_t id) const {
+    for (const auto& [name, statement] : named_)
+      if (statement.statement && statement.statement->id == id) return name;
+    for (const Tentative& one : tentative)
+      if (one.id == id) return one.name;
+    return {};
+  }
   std::string unnamed;  // tail of the last Parse of the unnamed statement
   std::shared_ptr<const routing::Facts> unnamed_facts;
-  std::list<std::string> doomed;  // errors that replace those of For::doomed requests, in order
+  // Sent so that the server refuses them, in order.
+  struct Doomed {
+    std::string error;  // instead of the server's own; "": that is passed on,
+    std::string name;   // with the client's name for the statement
+  };
+  std::list<Doomed> doomed;
   // What the Parses of the batch that waits are, by the catalogue of that version.
   std::vector<std::shared_ptr<const routing::Facts>> waiting;
   std::uint64_t waiting_version = 0;
@@ -315,6 +333,7 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   void input_used(std::size_t size);
   void greet();
   bool server_stale() const;
+  bool hinges_on_answers(const Scan& scan) const;
   void leave_if_done();
   bool tenant_may_change() const;
   std::size_t process_console(std::string_view bytes);

@@ -25,8 +25,6 @@ constexpr std::size_t kMaxNames = std::size_t{16} << 10;
 // Requests without an answer that one client may have outstanding. Postgres sends what it has when its
 // buffer of 8 KiB is full, some 1,600 of the shortest answers, so a client that reads always gets on.
 constexpr std::size_t kMaxDepth = std::size_t{1} << 16;
-// Messages of a batch that are remembered from its scan; those behind are cut again. Most batches have four.
-constexpr std::size_t kRemembered = 64;
 
 // Postgres's own limit (PQ_SMALL_MESSAGE_LIMIT) on messages that carry no text or data, and which they are.
 constexpr std::size_t kSmallMessage = 10'000;
@@ -60,8 +58,9 @@ bool settings_on_trial(const Client& client, const Scan& scan) {
 }
 
 void note_changes(const Client& client, Scan* scan, const FactsRef& facts) {
-  if (facts->changes_settings || !facts->deallocates_name.empty() || !facts->executes_names.empty() ||
-      !facts->prepares_names.empty() || (!facts->settings.empty() && settings_on_trial(client, *scan))) {
+  if (facts->changes_settings || facts->deallocates_all || !facts->deallocates_name.empty() ||
+      !facts->executes_names.empty() || !facts->prepares_names.empty() ||
+      (!facts->settings.empty() && settings_on_trial(client, *scan))) {
     if (!scan->changes) scan->changes = std::make_unique<Changes::element_type>();
     scan->changes->push_back(facts);
   }
@@ -186,15 +185,6 @@ std::vector<std::string> names_to_lend(Client& client, const Server& server,
     if (!facts->deallocates_name.empty()) lend(facts->deallocates_name);
   }
   return names;
-}
-
-// Their DEALLOCATE has been sent.
-void take_deallocated(Client& client, const Changes::element_type& changes) {
-  for (const FactsRef& facts : changes) {
-    const std::string& name = facts->deallocates_name;
-    if (!name.empty() && client.find_statement(name) != nullptr)
-      client.prepared->deallocated.emplace_back(name, client.prepared->take(name));
-  }
 }
 
 enum class Read : std::uint8_t { whole, need_more, malformed };
@@ -525,7 +515,10 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
     gather.ours([&](std::string& out) {
       wire::append_parse(out, statement->server_name, statement->tail);
     });
-    if (!pipeline.skipping()) server.statements.add(statement);
+    if (!pipeline.skipping()) {
+      server.statements.add(statement);
+      server.parsing.push_back(statement->id);
+    }
     pipeline.sent({Request::parse, For::nobody, statement->id});
     worker.count().prepared_parses_injected.add();
   };
@@ -564,6 +557,9 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
     pipeline.sent({Request::sync, For::nobody});
   };
 
+  // Portals bound to a DEALLOCATE, and what that names.
+  std::vector<std::pair<std::string_view, std::string>> deallocating;
+
   if (server.in_flight.size() == pipeline.ready_owed()) {
     server.in_flight.push_back({.arrived = client.arrived,
                                 .sent = worker.now(),
@@ -600,9 +596,16 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
     client.unsettled |= pins || sent.changes || routing::any(client.batch.may_unpin);
   }
 
+  // Of statements that are lent or missing, and that an error has left on this server under a client's name.
+  const auto clear_name = [&](std::string_view name) {
+    if (!server.uncertain()) return;
+    gather.ours([name](std::string& out) { wire::append_close(out, wire::Named::statement, name); });
+    pipeline.sent({Request::close, For::nobody, Server::kUnaccounted});
+  };
   if (!lent.empty()) {
     for (const std::string& name : lent) {
       const pool::PreparedRef& statement = *find(name);
+      clear_name(name);
       gather.ours([&](std::string& out) { wire::append_parse(out, name, statement->tail); });
       // A simple Query has its own error to give; in a sequence this one is the client's.
       pipeline.sent({Request::parse, For::nobody, is_query ? Server::kQuiet : 0});
@@ -632,6 +635,9 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
       case fe::kQuery:
         client.forget_unnamed();
         server.unnamed_version = 0;
+        if (sent_changes && !pipeline.skipping())
+          for (const FactsRef& facts : *server.in_flight.back().changes)
+            client.prepared->deallocate(facts->deallocates_name);
         pipeline.sent({Request::query});
         break;
       case fe::kFunctionCall: pipeline.sent({Request::function_call}); break;
@@ -643,7 +649,17 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
         pipeline.sent({Request::sync});
         break;
       case fe::kFlush: break;
-      case fe::kExecute: pipeline.sent({Request::execute}); break;
+      case fe::kExecute:
+        if (!deallocating.empty() && !pipeline.skipping()) {
+          const std::string_view portal = frame.body.substr(0, frame.body.find('\0'));
+          const auto found = std::ranges::find(deallocating, portal, &decltype(deallocating)::value_type::first);
+          if (found != deallocating.end() && client.prepared->deallocate(found->second)) {
+            pipeline.sent({Request::execute, For::client, Server::kDeallocates});
+            break;
+          }
+        }
+        pipeline.sent({Request::execute});
+        break;
       case fe::kParse: {
         // What the scan found out is not found out again.
         const std::size_t parse = parses++;
@@ -669,19 +685,21 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
         }
         pass_before();
         passed = at + frame.size;
-        // A text that does not parse makes this server refuse it too, so that the transaction fails on
-        // both sides, and its words are replaced.
-        const auto doom = [&](const wire::ErrorFields& fields) {
-          std::string error;
-          wire::append_error(error, fields);
-          if (!pipeline.skipping()) client.preparing().doomed.push_back(std::move(error));
-          gather.ours([](std::string& out) { append_doomed_parse(out); });
-          pipeline.sent({Request::parse, For::doomed});
-        };
         if (client.find_statement(message.name) != nullptr) {
-          doom({.severity = "ERROR",
-                .sqlstate = wire::sqlstate::kDuplicatePreparedStatement,
-                .message = "prepared statement \"" + std::string(message.name) + "\" already exists"});
+          // This server refuses it as any would, for this or for another reason, when the name that it has
+          // there is taken too. (A statement without a text can be made in any transaction.)
+          if (!pipeline.skipping()) client.preparing().doomed.push_back({{}, std::string(message.name)});
+          wire::ParseHead head;
+          head.name = message.name;
+          gather.ours([&](std::string& out) {
+            wire::append_close(out, wire::Named::statement, kTakenName);
+            wire::append_parse(out, kTakenName, {}, {});
+            wire::append_renamed_parse(out, head, kTakenName, payload);
+          });
+          passed = at + wire::kHeaderSize + message.after_names;
+          pipeline.sent({Request::close, For::nobody, Server::kUnaccounted});
+          pipeline.sent({Request::parse, For::nobody, Server::kUnaccounted});
+          pipeline.sent({Request::parse, For::doomed});
           break;
         }
         const pool::PreparedRef statement =
@@ -691,20 +709,35 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
         const std::size_t limit = worker.settings().limits_prepared.count;
         if (!skipping && prepared.bytes() + ClientPrepared::cost(message.name, statement) > limit) {
           worker.refusal(pool::Refusal::too_many_statements);
-          doom({.severity = "ERROR",
-                .sqlstate = wire::sqlstate::kProgramLimitExceeded,
-                .message = "this client has too many prepared statements (limits.prepared)",
-                .detail = "reason=too_many_statements"});
+          // A text that does not parse makes the server refuse it, so that the transaction fails on both
+          // sides, and its words are replaced.
+          std::string error;
+          wire::append_error(error, {.severity = "ERROR",
+                                     .sqlstate = wire::sqlstate::kProgramLimitExceeded,
+                                     .message = "this client has too many prepared statements (limits.prepared)",
+                                     .detail = "reason=too_many_statements"});
+          prepared.doomed.push_back({std::move(error), {}});
+          gather.ours([](std::string& out) { append_doomed_parse(out); });
+          pipeline.sent({Request::parse, For::doomed});
           break;
         }
         if (!skipping) {
           prepared.put(std::string(message.name), {statement, facts(), worker.catalog()->version()});
           prepared.tentative.push_back({statement->id, std::string(message.name), {}, false});
         }
-        if (server.statements.touch(statement->id)) {
+        const bool has = server.statements.touch(statement->id);
+        const bool certain = std::ranges::find(server.parsing, statement->id) == server.parsing.end();
+        if (has && certain) {
           pipeline.sent({Request::parse, For::local, statement->id});
         } else {
-          make_room();
+          if (has) {  // if nothing comes in between
+            gather.ours([&statement](std::string& out) {
+              wire::append_close(out, wire::Named::statement, statement->server_name);
+            });
+            pipeline.sent({Request::close, For::nobody, Server::kUnaccounted});
+          } else {
+            make_room();
+          }
           wire::ParseHead head;
           head.name = message.name;
           may_repeat = alone;
@@ -712,12 +745,24 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
             wire::append_renamed_parse(out, head, statement->server_name, payload);
           });
           passed = at + wire::kHeaderSize + message.after_names;
-          if (!skipping) server.statements.add(statement);
+          if (!skipping) {
+            if (!has) server.statements.add(statement);
+            server.parsing.push_back(statement->id);
+          }
           pipeline.sent({Request::parse, For::client, statement->id});
         }
         break;
       }
       case fe::kBind: {
+        if (sent_changes) {
+          const ClientStatement* const named = client.find_statement(message.name);
+          const routing::Facts* const facts = named != nullptr        ? named->facts.get()
+                                              : message.name.empty() ? client.prepared->unnamed_facts.get()
+                                                                     : nullptr;
+          std::erase_if(deallocating, [&](const auto& one) { return one.first == message.portal; });
+          if (facts != nullptr && !facts->deallocates_name.empty())
+            deallocating.emplace_back(message.portal, facts->deallocates_name);
+        }
         if (message.name.empty()) {
           pass_before();
           make_unnamed_known();
@@ -740,6 +785,9 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
                                       kNoStatement, payload);
           });
           passed = at + wire::kHeaderSize + message.after_names;
+        } else if (server.uncertain() && client.find_statement(message.name) == nullptr) {
+          pass_before();
+          clear_name(message.name);
         }
         pipeline.sent({Request::bind});
         break;
@@ -769,6 +817,9 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
             wire::append_describe(out, wire::Named::statement, kNoStatement);
           });
           passed = at + frame.size;
+        } else if (server.uncertain() && client.find_statement(message.name) == nullptr) {
+          pass_before();
+          clear_name(message.name);
         }
         pipeline.sent({Request::describe_statement});
         break;
@@ -816,7 +867,6 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
     take_back();
     if (is_query) sync_for_nobody();
   }
-  if (sent_changes) take_deallocated(client, *server.in_flight.back().changes);
   server.reconcile();
   worker.count().server_bytes_sent.add(bytes.size());
   if (pipeline.depth() > kMaxDepth) client.pause_reading();
@@ -846,7 +896,7 @@ void fail_batch(Worker& worker, Client& client, std::string_view bytes, std::str
     if (server.in_flight.size() == pipeline.ready_owed())
       server.in_flight.push_back(
           {.arrived = client.arrived, .sent = worker.now(), .kind = client.batch.kind, .changes = {}});
-    client.preparing().doomed.push_back(std::move(error));
+    client.preparing().doomed.push_back({std::move(error), {}});
     append_doomed_parse(instead);
     pipeline.sent({Request::parse, For::doomed});
   }

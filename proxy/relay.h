@@ -56,6 +56,8 @@ struct BatchMessage {
   std::string_view portal;      // Bind
 };
 static_assert(std::is_trivially_destructible_v<BatchMessage>);
+// So many of a batch are remembered from its scan; those behind are cut again. Most batches have four.
+inline constexpr std::size_t kRemembered = 64;
 
 // Cuts one batch from `bytes`: a simple Query or a function call; or an extended sequence up to its Sync
 // or Flush, or (`may_grow` is false: a server is held anyway) as much of one as is here. Classifies every
@@ -67,6 +69,9 @@ void scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may
 // does not end it either, and `whole` has been moved on; so a batch of any number of pieces is scanned twice
 // at most, and walked through once.
 bool grown_batch(const Worker& worker, std::string_view bytes, std::size_t* whole);
+
+// A statement of this name is made on a server when it has to refuse a Parse because the name is taken.
+inline constexpr std::string_view kTakenName = "pgsluice_taken";
 
 // True while the client's next batch must go to the server that it holds, whatever it is.
 bool must_stay(const Client& client);

@@ -288,6 +288,9 @@ class Outgoing {
   std::string own_;
 };
 
+// Postgres reports some fifteen; a server that reports without end is none.
+constexpr std::size_t kMostParameters = 100;
+
 std::string_view local_answer(Request request) {
   using namespace std::string_view_literals;
   return request == Request::close ? "3\0\0\0\4"sv : "1\0\0\0\4"sv;
@@ -355,10 +358,6 @@ std::size_t Server::relay(std::string_view bytes) {
       }
       continue;
     }
-    if (frame.type == be::kParameterStatus) {
-      if (const auto told = wire::decode_parameter_status(frame.body); told && frame.complete)
-        parameter_changed(told->name, told->value);
-    }
     const wire::Pipeline::Verdict verdict = pipeline.on_answer(frame.type);
     if (verdict.unexpected) {
       if (frame.type == be::kErrorResponse) {
@@ -379,24 +378,39 @@ std::size_t Server::relay(std::string_view bytes) {
           swallow = true;
           break;
         }
-        swallow = on_error(verdict.answered, error, &instead);
+        swallow = on_error(verdict.answered, error, frame, &instead);
         break;
       }
-      case be::kParameterStatus:
+      case be::kParameterStatus: {
+        const auto told = wire::decode_parameter_status(frame.body);
+        if (!told || !frame.complete) break;
+        // What a RESET leads to is told when it is certain.
+        const bool resets = !swallow && client != nullptr && !in_flight.empty() &&
+                            in_flight.front().changes && !client->session->startup()->entries.empty();
         // A server that becomes primary while we hold it says so; the client's idea does not change.
-        if (frame.body.starts_with("in_hot_standby")) swallow = true;
-        else if (restoring_ && client != nullptr) swallow = false;
+        if (told->name == "in_hot_standby") {
+          swallow = true;
+        } else if (resets || is_restoring()) {
+          withhold(told->name);
+          swallow = true;
+        }
+        parameter_changed(told->name, told->value);
         break;
+      }
       case be::kNotificationResponse:
         // Of a channel that it listens to, whatever we are asking just now.
         if (client != nullptr && routing::any(client->pins & routing::Pin::listen)) swallow = false;
         break;
       case be::kParseComplete:
       case be::kCloseComplete:
+        if (frame.type == be::kParseComplete) std::erase(parsing, verdict.answered.tag);
         if (client != nullptr && verdict.answered.whom != For::nobody) settle(verdict.answered.tag);
         break;
       case be::kCommandComplete:
         if (swallow && routing::any(asked_)) on_proof(frame.body);
+        // A DEALLOCATE in a sequence, which is not undone by what fails behind it.
+        if (client != nullptr && verdict.answered.tag == kDeallocates && !client->prepared->deallocated.empty())
+          client->prepared->deallocated.pop_front();
         if (status != 'I' && session.on_trial()) {
           if (frame.body.starts_with("COMMIT") || frame.body.starts_with("PREPARE TRANSACTION"))
             committed_ = true;
@@ -414,7 +428,7 @@ std::size_t Server::relay(std::string_view bytes) {
           send_again();
           break;
         }
-        on_ready(frame.body[0], verdict.answered.whom);
+        swallow |= on_ready(frame.body[0], verdict.answered, &instead);
         break;
       case be::kCopyInResponse: reconcile(); break;
       default: break;
@@ -459,30 +473,44 @@ std::size_t Server::relay(std::string_view bytes) {
 
 // An ErrorResponse that ends a request but not the connection. True: not for the client as it is.
 bool Server::on_error(const wire::Pipeline::Entry& failed, const wire::ErrorFields& error,
-                      std::string_view* instead) {
+                      const wire::Frame& frame, std::string_view* instead) {
   std::size_t tentative = 0;
   const auto forget = [this, &tentative](const wire::Pipeline::Entry& entry) {
-    if (entry.request == Request::parse && entry.tag != 0 && entry.whom != For::local)
+    if (entry.request == Request::parse && entry.tag != 0 && entry.whom != For::local) {
+      std::erase(parsing, entry.tag);
       statements.remove(entry.tag);
+    }
     if (entry.request == Request::parse && entry.tag == 0) {
       unnamed_version = 0;
       if (client != nullptr && entry.whom == For::client) client->forget_unnamed();
     }
-    if (entry.request == Request::close && entry.whom == For::nobody) statements_uncertain_ = true;
+    // One that takes back a lent statement leaves it there.
+    if (entry.request == Request::close && entry.whom == For::nobody && entry.tag != kUnaccounted)
+      statements_uncertain_ = true;
     const bool named = entry.request == Request::parse || entry.request == Request::close;
     if (named && entry.whom != For::nobody && entry.tag != 0) ++tentative;
-    if (client != nullptr && entry.whom == For::doomed &&
-        !client->preparing().doomed.empty())
+    if (client != nullptr && entry.whom == For::doomed && !client->preparing().doomed.empty())
       client->prepared->doomed.pop_front();
   };
+  // What the server calls by our name has another one for the client.
   bool swallow = false;
-  if (failed.whom == For::doomed && client != nullptr &&
-      !client->preparing().doomed.empty()) {
-    std::list<std::string>& doomed = client->prepared->doomed;
-    instead_ = std::move(doomed.front());
-    doomed.pop_front();
+  const auto pass_renamed = [&](const wire::Renaming& renaming) {
+    if (!frame.complete) return;
+    instead_.clear();
+    wire::append_renamed_error(instead_, frame.body, renaming);
     *instead = instead_;
     swallow = true;
+  };
+  if (failed.whom == For::doomed && client != nullptr && !client->preparing().doomed.empty()) {
+    ClientPrepared::Doomed& doomed = client->prepared->doomed.front();
+    if (doomed.error.empty()) {
+      pass_renamed({kTakenName, doomed.name});
+    } else {
+      instead_ = std::move(doomed.error);
+      *instead = instead_;
+      swallow = true;
+    }
+    client->prepared->doomed.pop_front();
   }
   if (error.sqlstate == wire::sqlstate::kQueryCanceled && watch.canceled && failed.whom == For::client &&
       client != nullptr && watch.client == client->id() && watch.statement == client->statements) {
@@ -506,9 +534,12 @@ bool Server::on_error(const wire::Pipeline::Entry& failed, const wire::ErrorFiel
     replay_error_ = std::string(error.sqlstate) + " " + std::string(error.message);
     return true;
   }
+  const bool of_statement = failed.tag != 0 && failed.tag < kDeallocates;
+  std::string name;  // the client's for it, by what stands now
+  if (of_statement && client != nullptr && client->prepared) name = client->prepared->name_of(failed.tag);
   // It does not know a statement that we think it has, or has one that we think it has not, or its plan
   // is of no use any more: nobody should meet that twice.
-  if (failed.tag != 0 && failed.tag != kQuiet &&
+  if (of_statement &&
       (error.sqlstate == wire::sqlstate::kInvalidSqlStatementName ||
        error.sqlstate == wire::sqlstate::kDuplicatePreparedStatement ||
        error.sqlstate == wire::sqlstate::kFeatureNotSupported)) {
@@ -522,6 +553,7 @@ bool Server::on_error(const wire::Pipeline::Entry& failed, const wire::ErrorFiel
     first = false;
   }
   if (tentative > 0 && client != nullptr) undo_first(tentative);
+  if (!name.empty()) pass_renamed({pool::server_name(failed.tag), name});
   if (!in_flight.empty()) in_flight.front().failed = true;
   return swallow;
 }
@@ -604,31 +636,91 @@ void Server::parameter_changed(std::string_view name, std::string_view value) {
     known_value = value;
     return;
   }
-  // Postgres reports some fifteen; a server that reports without end is none.
-  if (parameters.size() < 100) parameters.emplace_back(name, value);
+  if (parameters.size() < kMostParameters) parameters.emplace_back(name, value);
 }
 
 // A ReadyForQuery that was owed. The only place where a finished batch is counted.
-void Server::on_ready(char new_status, For whom) {
+// True: the client is told so later, or by `instead`.
+bool Server::on_ready(char new_status, const wire::Pipeline::Entry& answered, std::string_view* instead) {
   const char old_status = std::exchange(status, new_status);
-  if (whom == For::nobody) {
-    restoring_ = false;
-    if (!routing::any(asked_)) return;
+  if (answered.whom == For::nobody) {
+    if (answered.tag == kRestores) {
+      tell_restored(instead);
+      return true;
+    }
+    if (!routing::any(asked_)) return false;
     const routing::Pin gone = std::exchange(gone_, routing::Pin::none);
     asked_ = unproven_ = routing::Pin::none;
     if (client != nullptr) worker_->unpin(*client, gone);
-    return;
+    return false;
   }
   ENSURE(!in_flight.empty());
   InFlight done = in_flight.take_front();
   worker_->finished(*this, client, done, old_status, committed_);
   committed_ = false;
+  if (client != nullptr && client->unsettled && restore_startup_values()) return true;
+  if (restoring_ == nullptr) return false;
+  tell_restored(instead);
+  return true;
+}
+
+// RESET goes back to the client's start-up values, which this server does not have from its own start-up: it
+// is given them now. True: sent, and the ReadyForQuery waits for the answer.
+bool Server::restore_startup_values() {
+  if (status == 'E' || !only_ours() || session.current() == client->session->current()) return false;
+  const std::string sql = pool::replay_sql(*session.current(), *client->session->current());
+  session.assume(client->session->current(), status == 'T');
+  if (sql.empty()) return false;
+  worker_->count().settings_replays.add();
+  if (restoring_ == nullptr) restoring_ = std::make_unique<Restoring>();
+  restoring_->ready = true;
+  unnamed_version = 0;
+  pipeline.sent({Request::query, For::nobody, kRestores});
+  std::string query;
+  wire::append_query(query, sql);
+  send(query);
+  return true;
+}
+
+void Server::withhold(std::string_view name) {
+  if (restoring_ == nullptr) restoring_ = std::make_unique<Restoring>();
+  const auto known = std::ranges::find(parameters, name, &std::pair<std::string, std::string>::first);
+  const auto told = std::ranges::find(restoring_->told, name, &std::pair<std::string, std::string>::first);
+  if (told == restoring_->told.end() && restoring_->told.size() < kMostParameters)
+    restoring_->told.emplace_back(name, known == parameters.end() ? "" : known->second);
+}
+
+// What is different now from what the client was told last, and that its batch is answered.
+void Server::tell_restored(std::string_view* instead) {
+  const std::unique_ptr<Restoring> restored = std::move(restoring_);
+  instead_.clear();
+  for (const auto& [name, value] : parameters) {
+    const auto told = std::ranges::find(restored->told, name, &std::pair<std::string, std::string>::first);
+    if (told != restored->told.end() && told->second != value)
+      wire::append_parameter_status(instead_, {name, value});
+  }
+  wire::append_ready_for_query(instead_, static_cast<wire::TransactionStatus>(status));
+  *instead = instead_;
+}
+
+void Server::give_up_restoring() {
+  if (!is_restoring() || client == nullptr) return;
+  std::string_view words;
+  tell_restored(&words);
+  client->send(words);
 }
 
 // All that has arrived is dealt with: is the server free, is something waiting for this?
 void Server::after_answers() {
   if (!pipeline.idle()) {
-    if (client != nullptr) client->update_reading();
+    if (client == nullptr) return;
+    // An error before a Query of the same sequence: what ends the sequence may be waiting for an answer
+    // that will not come.
+    if (pipeline.skipping() && pipeline.nothing_owed()) {
+      client->go_on();
+    } else {
+      client->update_reading();
+    }
     return;
   }
   in_flight.clear();
@@ -648,11 +740,6 @@ void Server::after_answers() {
     return;
   }
   worker_->idle_link(*client, *this);
-}
-
-void Server::restore(std::string_view queries) {
-  restoring_ = true;
-  send(queries);
 }
 
 namespace {

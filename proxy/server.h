@@ -14,6 +14,7 @@
 #include "proxy/messages.h"
 #include "proxy/net/socket.h"
 #include "proxy/wire/backend.h"
+#include "proxy/wire/framer.h"
 #include "proxy/wire/pipeline.h"
 #include "routing/router.h"
 
@@ -107,6 +108,7 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   } watch;
   pool::SessionSettings session;    // RESET goes back to nothing: the server's own defaults
   pool::ServerStatements statements;
+  std::vector<std::uint32_t> parsing;  // those of them whose Parse has not been answered
   bool unread_text = false;           // ran a text that nobody has read: reset before anybody else gets it
   std::uint64_t unnamed_version = 0;  // whose unnamed statement it has (Client::unnamed_version)
   std::vector<std::pair<std::string, std::string>> parameters;  // as ParameterStatus told
@@ -160,8 +162,6 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
     return !pipeline.open_sequence() && !pipeline.copying_in() && !in_flight.empty() &&
            in_flight.back().changes != nullptr;
   }
-  // Sends what makes the session like its client's again. What it changes is told to the client.
-  void restore(std::string_view queries);
   // Asks which of these kinds of state its session still has; Worker::unpin() is told which it has not.
   // Whatever else happens, the answer never reaches the client. Bounded by the server's own
   // statement_timeout: who waits longer than that waits for a server that answers nobody.
@@ -170,8 +170,15 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   static constexpr routing::Pin kProvable =
       routing::Pin::temporary_table | routing::Pin::listen | routing::Pin::advisory_lock |
       routing::Pin::holdable_cursor | routing::Pin::sql_prepare;
-  // Tag of a Parse of ours whose error nobody needs to hear: what follows it says the same.
+  // Tags of requests that are about no statement of the registry. A Parse of ours whose error nobody needs
+  // to hear: what follows it says the same;
   static constexpr std::uint32_t kQuiet = 0xffffffff;
+  // one of ours about a statement that nobody keeps account of;
+  static constexpr std::uint32_t kUnaccounted = kQuiet - 1;
+  // the Query that gives the server its client's start-up values again;
+  static constexpr std::uint32_t kRestores = kQuiet - 2;
+  // an Execute of a DEALLOCATE, for which ClientPrepared::deallocated has an entry.
+  static constexpr std::uint32_t kDeallocates = kQuiet - 3;
 
   // Undoes whatever the last client left (ROLLBACK if `status` says so, DISCARD ALL), then releases
   // itself; closes itself when that fails.
@@ -202,6 +209,10 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   // The session is no longer what we think: of no use to anybody else.
   bool uncertain() const { return pipeline.uncertain() || statements_uncertain_; }
   void statements_are_uncertain() { statements_uncertain_ = true; }
+  // The client's last batch is answered but for its ReadyForQuery, which waits until the server has the
+  // client's start-up values again. To give up: the server is lost, the client need not be.
+  bool is_restoring() const { return restoring_ != nullptr && restoring_->ready; }
+  void give_up_restoring();
   // None of the Parses and Closes that are under way will be answered.
   void undo_tentative();
   std::shared_ptr<const net::TlsContext> tls_context() const;
@@ -217,8 +228,11 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   // Goes through what has arrived; returns how much of it was used (the rest is kept).
   std::size_t relay(std::string_view bytes);
   bool on_error(const wire::Pipeline::Entry& failed, const wire::ErrorFields& error,
-                std::string_view* instead);
-  void on_ready(char new_status, wire::For whom);
+                const wire::Frame& frame, std::string_view* instead);
+  bool on_ready(char new_status, const wire::Pipeline::Entry& answered, std::string_view* instead);
+  bool restore_startup_values();
+  void withhold(std::string_view name);
+  void tell_restored(std::string_view* instead);
   void on_proof(std::string_view tag);
   void spoilt(const wire::Pipeline::Entry& failed, std::string_view sqlstate);
   bool may_send_again(const wire::Pipeline::Entry& failed, std::string_view sqlstate) const;
@@ -259,7 +273,6 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
     std::vector<wire::Pipeline::Entry> requests;
   };
   std::unique_ptr<Again> again_;        // the batch has failed, and goes out again after its ReadyForQuery
-  bool restoring_ = false;
   routing::Pin asked_ = routing::Pin::none, unproven_ = routing::Pin::none, gone_ = routing::Pin::none;
   bool broken_ = false;                 // a write has failed
   bool ask_tls_ = false, tried_both_ = false;
@@ -267,6 +280,11 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   bool committed_ = false;              // the last transaction ended with COMMIT
   bool statements_uncertain_ = false;   // a Close of ours was skipped
   std::string instead_;                 // an error of ours on its way to the client
+  struct Restoring {
+    std::vector<std::pair<std::string, std::string>> told;  // parameters, as the client knows them
+    bool ready = false;
+  };
+  std::unique_ptr<Restoring> restoring_;
   std::string replay_error_;  // the server's words when a replayed setting was refused
 };
 

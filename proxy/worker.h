@@ -247,7 +247,7 @@ class Worker {
   void pin(Client& client, routing::Pin pins);
   void apply_changes(Server& server, Client& client, const InFlight& done, char old_status);
   void conclude_pins(Server& server, Client& client, const InFlight& done, char old_status);
-  bool settle_session(Client& client, Server& server);
+  void settle_session(Client& client, Server& server);
   void check_clients();
   std::optional<conf::Instant> running_since(Client& client, Server& server);
   std::optional<ClientEnd> judge_running(Client& client, Server& server);

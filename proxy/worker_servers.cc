@@ -54,8 +54,6 @@ void Worker::finished(Server& server, Client* client, InFlight& done, char old_s
   if (done.deallocates && done.failed) server.statements_are_uncertain();
   if (done.deallocates && !done.failed) {
     if (client->prepared) client->prepared->clear();
-    client->forget_unnamed();
-    server.unnamed_version = 0;
     server.statements.clear();
   }
   if (routing::any(done.pins) || routing::any(done.may_unpin)) conclude_pins(server, *client, done, old_status);
@@ -152,24 +150,13 @@ void Worker::settle(Server& server) {
   }
 }
 
-// A batch has changed the session. False: the server has been told something, and the link is idle again
-// when it has done it.
-bool Worker::settle_session(Client& client, Server& server) {
-  if (server.status == 'E') return true;  // its end decides
-  if (server.session.current() != client.session->current()) {
-    // RESET went back to the server's own default, and not to what the client began with.
-    std::string queries;
-    prepare_session(*this, client, server, queries);
-    if (!queries.empty()) {
-      server.restore(queries);
-      return false;
-    }
-  }
+// A batch has changed the session.
+void Worker::settle_session(Client& client, Server& server) {
+  if (server.status == 'E') return;  // its end decides
   client.unsettled = server.status != 'I' && routing::any(client.pins_in_doubt);
-  if (client.unsettled || client.identity->mode == conf::PoolMode::session) return true;
+  if (client.unsettled || client.identity->mode == conf::PoolMode::session) return;
   const routing::Pin doubt = std::exchange(client.pins_in_doubt, routing::Pin::none) & client.pins;
   if (routing::any(doubt)) server.ask(doubt);
-  return true;
 }
 
 void Worker::idle_link(Client& client, Server& server) {
@@ -179,7 +166,7 @@ void Worker::idle_link(Client& client, Server& server) {
     client.forward_waiting();
     return;
   }
-  if (client.unsettled && !settle_session(client, server)) return;
+  if (client.unsettled) settle_session(client, server);
   client.sticky = false;
   if (server.status != 'I') {
     client.go_on();
@@ -256,6 +243,7 @@ void Worker::retire(Server& server, ServerEnd why, std::string_view text) {
   if (why == ServerEnd::lost) shared_.tell_control(NodeSuspected{its_pool.key().node});
   if (client != nullptr) {
     server.undo_tentative();
+    server.give_up_restoring();
     const std::string message =
         text.empty() ? "the connection to the server was lost" : std::string(text);
     part(*client, server);

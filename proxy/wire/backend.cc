@@ -94,6 +94,19 @@ void append_error(std::string& out, const ErrorFields& fields) {
   append_fields(out, backend::kErrorResponse, fields);
 }
 
+void append_renamed_error(std::string& out, std::string_view payload, const Renaming& renaming) {
+  Writer writer(out, backend::kErrorResponse);
+  const std::string quoted = '"' + std::string(renaming.ours) + '"';
+  const std::string_view text = peek_error(payload).message;
+  const std::size_t in_text = text.find(quoted);
+  if (in_text == std::string_view::npos) {
+    writer.bytes(payload);
+    return;
+  }
+  const std::size_t at = static_cast<std::size_t>(text.data() - payload.data()) + in_text + 1;
+  writer.bytes(payload.substr(0, at)).bytes(renaming.theirs).bytes(payload.substr(at + renaming.ours.size()));
+}
+
 void append_notice(std::string& out, const ErrorFields& fields) {
   append_fields(out, backend::kNoticeResponse, fields);
 }

@@ -29,6 +29,11 @@ Result<ErrorFields> decode_error(std::string_view payload);
 // fields are whole. Severity, SQLSTATE and message come first from every server.
 ErrorFields peek_error(std::string_view available);
 void append_error(std::string& out, const ErrorFields& fields);
+// An ErrorResponse with that payload, in whose message `ours` in quotes has become `theirs`.
+struct Renaming {
+  std::string_view ours, theirs;
+};
+void append_renamed_error(std::string& out, std::string_view payload, const Renaming& renaming);
 void append_notice(std::string& out, const ErrorFields& fields);
 
 struct ParameterStatus {

@@ -39,7 +39,7 @@ class Pipeline {
   struct Entry {
     Request request = Request::query;
     For whom = For::client;
-    std::uint32_t tag = 0;  // the sender's: which statement a parse or a close is about
+    std::uint32_t tag = 0;  // the sender's: which statement it is about, if somebody keeps account of it
   };
 
   void sent(Entry entry) {
@@ -61,7 +61,7 @@ class Pipeline {
       case 'C':
         if (taking_) return false;
         if (request == Request::query) return true;
-        if (request != Request::execute) return false;
+        if (request != Request::execute || head().tag != 0) return false;
         break;
       case 'T':
         if (request == Request::query) return true;

@@ -78,6 +78,127 @@ TEST_SUITE("integration/prepared") {
     CHECK(client.exec_prepared("s").code() == "26000");
   }
 
+  TEST_CASE("[postgres] requirement 16: an error calls a statement by the client's name for it") {
+    ProxyProcess proxy(small_pool());
+    RawClient client(proxy.port());
+    REQUIRE(client.login());
+    client.send(parse_message("mine", "select $1::int") + sync_message());
+    CHECK(types(client.read_until('Z')) == "1Z");
+    client.send(bind_message("", "mine", {"1", "2"}) + sync_message() + close_message('S', "mine") +
+                sync_message());
+    const auto wrong = client.read_until('Z');
+    REQUIRE(types(wrong) == "EZ");
+    CHECK(wrong[0].field('M').find("prepared statement \"mine\" requires 1") != std::string::npos);
+    CHECK(types(client.read_until('Z')) == "3Z");
+  }
+
+  TEST_CASE("[postgres] requirement 16: a second Parse of a name fails as Postgres finds fit") {
+    ProxyProcess proxy(small_pool());
+    RawClient client(proxy.port());
+    REQUIRE(client.login());
+    client.send(parse_message("mine", "select 1") + sync_message());
+    CHECK(types(client.read_until('Z')) == "1Z");
+    // Not because of the name, if there is something else; and with all that Postgres says about it.
+    for (const auto& [sql, sqlstate, routine] :
+         {std::tuple("select 2", "42P05", "StorePreparedStatement"),
+          std::tuple("selekt 2", "42601", "scanner_yyerror"),
+          std::tuple("select nonsense", "42703", "errorMissingColumn"),
+          std::tuple("", "42P05", "StorePreparedStatement")}) {
+      client.send(parse_message("mine", sql) + sync_message());
+      const auto refused = client.read_until('Z');
+      REQUIRE(types(refused) == "EZ");
+      CHECK(refused[0].field('C') == sqlstate);
+      CHECK(refused[0].field('R') == routine);
+      if (refused[0].field('C') == "42P05")
+        CHECK(refused[0].field('M') == "prepared statement \"mine\" already exists");
+    }
+    client.send(bind_message("", "mine") + execute_message("") + sync_message());
+    CHECK(types(client.read_until('Z')) == "2DCZ");
+  }
+
+  TEST_CASE("[postgres] requirement 16: what a pipeline names after its Parse was skipped is unknown") {
+    ProxyProcess proxy(small_pool());
+    RawClient client(proxy.port());
+    REQUIRE(client.login());
+    const std::string run = bind_message("", "mine") + execute_message("") + sync_message();
+    // A text that the server has, and one that it has not.
+    for (const std::string sql : {"select 1", "select 'only once'"}) {
+      client.send(parse_message("other", "select 1") + close_message('S', "other") + sync_message());
+      client.read_until('Z');
+      client.send(describe_message('S', "unknown") + parse_message("mine", sql) + sync_message() + run);
+      CHECK(types(client.read_until('Z')) == "EZ");
+      const auto unknown = client.read_until('Z');
+      REQUIRE(types(unknown) == "EZ");
+      CHECK(unknown[0].field('M') == "prepared statement \"mine\" does not exist");
+    }
+    // Of a text that is on its way to the server, under another name.
+    client.send(describe_message('S', "unknown") + parse_message("first", "select 'skipped'") + sync_message() +
+                parse_message("mine", "select 'skipped'") + run);
+    CHECK(types(client.read_until('Z')) == "EZ");
+    CHECK(types(client.read_until('Z')) == "12DCZ");
+    client.send(close_message('S', "mine") + sync_message());
+    client.read_until('Z');
+    // And a Close that was skipped has closed nothing.
+    client.send(parse_message("mine", "select 1") + sync_message());
+    client.read_until('Z');
+    client.send(describe_message('S', "unknown") + close_message('S', "mine") + sync_message() + run);
+    CHECK(types(client.read_until('Z')) == "EZ");
+    CHECK(types(client.read_until('Z')) == "2DCZ");
+  }
+
+  TEST_CASE("[postgres] requirement 16: DEALLOCATE over the extended protocol, and what a failed one leaves") {
+    ProxyProcess proxy(small_pool());
+    RawClient client(proxy.port());
+    REQUIRE(client.login());
+    const std::string make = parse_message("mine", "select 1") + sync_message();
+    const std::string run = bind_message("", "mine") + execute_message("") + sync_message();
+    const std::string drop = parse_message("", "deallocate mine") + bind_message("", "") +
+                             execute_message("");
+    const auto say = [&client](const std::string& bytes) {
+      client.send(bytes);
+      return types(client.read_until('Z'));
+    };
+    for (int i = 0; i < 3; ++i) {
+      CHECK(say(make) == "1Z");
+      CHECK(say(run) == "2DCZ");
+      CHECK(say(drop + sync_message()) == "12CZ");
+      CHECK(say(run) == "EZ");
+    }
+    // In one sequence with what takes the name again.
+    CHECK(say(make) == "1Z");
+    CHECK(say(drop + parse_message("mine", "select 2") + sync_message()) == "12C1Z");
+    CHECK(say(run) == "2DCZ");
+    // Skipped, and refused in a failed transaction, over both protocols.
+    CHECK(say(describe_message('S', "unknown") + drop + sync_message()) == "EZ");
+    CHECK(say(run) == "2DCZ");
+    CHECK(say(query_message("begin; select 1/0")) == "CEZ");
+    CHECK(say(drop + sync_message()) == "EZ");
+    CHECK(say(query_message("deallocate mine")) == "EZ");
+    CHECK(say(parse_message("other", "") + close_message('S', "mine") + describe_message('S', "mine") +
+              sync_message()) == "13EZ");
+    CHECK(say(query_message("rollback")) == "CZ");
+    CHECK(say(make) == "1Z");
+    CHECK(say(run) == "2DCZ");
+    CHECK(say(query_message("deallocate mine")) == "CZ");
+    CHECK(say(run) == "EZ");
+  }
+
+  TEST_CASE("[postgres] requirement 16: DEALLOCATE ALL acts at its place in a pipeline") {
+    ProxyProcess proxy(small_pool());
+    RawClient client(proxy.port());
+    REQUIRE(client.login());
+    const std::string run = bind_message("", "mine") + execute_message("") + sync_message();
+    client.send(parse_message("mine", "select 1") + sync_message() + query_message("deallocate all") + run +
+                parse_message("mine", "select 2") + sync_message() + run);
+    for (const char* answer : {"1Z", "CZ", "EZ", "1Z", "2DCZ"})
+      CHECK(types(client.read_until('Z')) == answer);
+    // The unnamed statement is not among them.
+    client.send(parse_message("", "deallocate all") + bind_message("", "") + execute_message("") +
+                sync_message() + describe_message('S', "") + sync_message());
+    CHECK(types(client.read_until('Z')) == "12CZ");
+    CHECK(types(client.read_until('Z')) == "tnZ");
+  }
+
   TEST_CASE("[postgres] a Parse that failed is remembered nowhere") {
     ProxyProcess proxy(small_pool());
     Connection client = proxy.connect();

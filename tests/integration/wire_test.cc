@@ -332,6 +332,16 @@ TEST_SUITE("integration/wire") {
     CHECK(types(client.read_until('Z')) == "2DCZ");
   }
 
+  TEST_CASE("[postgres] an error before a Query of the same sequence skips that, too, up to Sync") {
+    Wire wire;
+    RawClient client(wire.proxy.port());
+    REQUIRE(client.login());
+    client.send(execute_message("unknown") + query_message("do $$ begin end $$") +
+                describe_message('P', "unknown") + sync_message() + query_message("select 1"));
+    CHECK(types(client.read_until('Z')) == "EZ");
+    CHECK(types(client.read_until('Z')) == "TDCZ");
+  }
+
   TEST_CASE("[postgres] the function call message works") {
     Wire wire;
     RawClient client(wire.proxy.port());
@@ -406,6 +416,50 @@ TEST_SUITE("integration/wire") {
     CHECK(client.scalar("show search_path") == "a,b");
     CHECK(client.scalar("show application_name") == "wire_test");
     CHECK(client.scalar("select current_setting('work_mem')") == "7MB");
+  }
+
+  TEST_CASE(
+      "[postgres] requirement 9: RESET goes back to start-up values at once, and the client hears of what has "
+      "changed and of nothing else") {
+    Wire wire;
+    RawClient client(wire.proxy.port());
+    client.send(startup_message({{"user", "app"},
+                                 {"database", "app"},
+                                 {"TimeZone", "Asia/Tokyo"},
+                                 {"DateStyle", "SQL, DMY"}}));
+    client.read_until('Z');
+    const auto say = [&client](const std::string& bytes) {
+      client.send(bytes);
+      return client.read_until('Z');
+    };
+    const auto told = [](const std::vector<Message>& messages) {
+      std::string text;
+      for (const Message& one : messages)
+        if (one.type == 'S') text += one.body.substr(one.body.find('\0') + 1).c_str() + std::string(";");
+      return text;
+    };
+    for (const std::string reset : {"reset all", "discard all", "reset timezone", "set timezone to default"}) {
+      CHECK(types(say(query_message(reset))) == "CZ");
+      CHECK(told(say(query_message("set timezone = 'UTC'"))) == "UTC;");
+      CHECK(told(say(query_message(reset))) == "Asia/Tokyo;");
+      // What is pipelined behind it runs with them.
+      client.send(parse_message("", reset) + bind_message("", "") + execute_message("") + sync_message() +
+                  query_message("show timezone"));
+      CHECK(types(client.read_until('Z')) == "12CZ");
+      CHECK(first_value(client.read_until('Z')) == "Asia/Tokyo");
+    }
+    // Within a transaction, and after its end.
+    say(query_message("set timezone = 'UTC'"));
+    CHECK(types(say(query_message("begin"))) == "CZ");
+    CHECK(told(say(query_message("reset timezone"))) == "Asia/Tokyo;");
+    CHECK(first_value(say(query_message("show timezone"))) == "Asia/Tokyo");
+    CHECK(told(say(query_message("rollback"))) == "UTC;");
+    CHECK(first_value(say(query_message("show timezone"))) == "UTC");
+    CHECK(types(say(query_message("begin"))) == "CZ");
+    CHECK(told(say(query_message("reset all"))) == "Asia/Tokyo;");
+    CHECK(types(say(query_message("commit"))) == "CZ");
+    CHECK(first_value(say(query_message("show timezone"))) == "Asia/Tokyo");
+    CHECK(first_value(say(query_message("show datestyle"))) == "SQL, DMY");
   }
 
   TEST_CASE("a replication connection is refused clearly") {
