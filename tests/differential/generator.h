@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "tests/differential/player.h"
+
+namespace differential {
+
+// A random session: the same for the same seed and number. Its tables are those of `slot`, which no two
+// sessions use at the same time; its advisory locks are its own.
+//
+// Each session draws first which subjects it is about (settings, savepoints, COPY ...), so that some are
+// full of one thing and others have a bit of everything. What it says need not make sense: errors are
+// answers too. Only what Postgres itself answers differently from one time to the next is left out.
+//
+// To add a statement: a line in Generator::simple() or in the function of its subject. To add a subject: an
+// enumerator of Subject, its statements, and what it needs in schema_sql().
+Script generate(std::uint64_t seed, std::size_t number, std::size_t slot);
+
+// What a database needs: roles and functions for all, tables for `slots` slots.
+std::string roles_sql();
+std::string schema_sql(std::size_t slots);
+
+// What is not generated, because pgsluice is known to answer otherwise, and why. To shrink.
+struct Exclusion {
+  const char* what;
+  const char* reason;
+};
+inline constexpr Exclusion kExclusions[] = {
+    {"DEALLOCATE and DISCARD ALL together with other statements, in one Query or up to one Sync",
+     "What they do is concluded from the ReadyForQuery, where several statements are one."},
+    {"RESET of a start-up value together with other statements, in one Query or up to one Sync",
+     "A server goes back to its own value, and is given the client's when the batch has been answered."},
+    {"PREPARE, EXECUTE and prepared statements of the protocol under one name",
+     "The names of the latter are not the client's on the server: two namespaces, where Postgres has one."},
+    {"statements with a name on tables that the session creates, alters or drops",
+     "A Parse of what the server knows already is not sent; that it would fail now shows at Bind."},
+    {"statements with a name whose text depends on standard_conforming_strings",
+     "On another server they are parsed with the value of now, not with that of their Parse."},
+    {"an unnamed statement that is used after a later Parse of it was skipped",
+     "It counts as gone; Postgres still has it. No driver would ask for it."},
+    {"whether a setting with a dot in its name is unknown, or empty",
+     "A server that has once been told of it knows it, whoever asks."},
+};
+
+}  // namespace differential
