@@ -639,6 +639,9 @@ class Generator {
       case Form::portals: {
         const std::string portal = any_of({"p1", "p2", ""});
         const Sql sql = one_in(3) ? read() : Sql("select i, 'row ' || i from generate_series(1, 7) i");
+        // An older portal must not be met when the Bind fails: a portal executed in a failed transaction after
+        // its unnamed statement is gone crashed a backend in our runs; not understood yet.
+        messages.push_back(close('P', portal));
         messages.push_back(parse("", sql));
         messages.push_back(bind(portal, "", sql.parameters));
         messages.push_back(execute(portal, static_cast<std::uint32_t>(1 + below(4))));
