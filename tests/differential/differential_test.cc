@@ -280,7 +280,7 @@ TEST_SUITE("differential") {
                                    .servers({shared_cluster().address(0)})
                                    .set("pool", "size", kServers)
                                    .set("pool", "queue_timeout", "\"60s\"");
-    run(config, sessions_or(200));
+    run(config, sessions_or(60));
   }
 
   TEST_CASE("promises 2 and 5: random sessions hear the same when replicas serve their reads") {
@@ -288,6 +288,6 @@ TEST_SUITE("differential") {
                                    .set("pool", "size", kServers)
                                    .set("pool", "queue_timeout", "\"60s\"")
                                    .set("routing", "consistency", "\"session\"");
-    run(config, sessions_or(100));
+    run(config, sessions_or(25));
   }
 }
