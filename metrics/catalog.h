@@ -33,6 +33,7 @@ struct LabelNames {
 struct CounterRow {
   std::string_view name, help;
   Counter WorkerMetrics::*field;
+  Counter DatabaseCounters::*of_databases = nullptr;  // counted there for clients that have a database
 };
 inline constexpr CounterRow kCounters[] = {
     {"pgsluice_clients_accepted_total", "Client connections accepted.",
@@ -54,9 +55,9 @@ inline constexpr CounterRow kCounters[] = {
     {"pgsluice_server_handovers_out_total", "Server connections given to a starving worker.",
      &WorkerMetrics::server_handovers_out},
     {"pgsluice_client_received_bytes_total", "Bytes read from clients, before TLS.",
-     &WorkerMetrics::client_bytes_received},
+     &WorkerMetrics::client_bytes_received, &DatabaseCounters::received},
     {"pgsluice_client_sent_bytes_total", "Bytes written to clients, before TLS.",
-     &WorkerMetrics::client_bytes_sent},
+     &WorkerMetrics::client_bytes_sent, &DatabaseCounters::sent},
     {"pgsluice_server_received_bytes_total", "Bytes read from servers, before TLS.",
      &WorkerMetrics::server_bytes_received},
     {"pgsluice_server_sent_bytes_total", "Bytes written to servers, before TLS.",

@@ -103,7 +103,12 @@ ClientMetric labelled(const SeriesLabels& values) {
 void collect_counters(const Source& source, std::vector<MetricFamily>& families) {
   for (const CounterRow& row : kCounters) {
     std::uint64_t sum = 0;
-    for (const WorkerMetrics* worker : source.workers) sum += (worker->*row.field).read();
+    for (const WorkerMetrics* worker : source.workers) {
+      sum += (worker->*row.field).read();
+      if (row.of_databases == nullptr) continue;
+      worker->for_each_database(
+          [&sum, &row](const DatabaseCounters& one) { sum += (one.*row.of_databases).read(); });
+    }
     auto& family = start_family(families, row.name, row.help, MetricType::Counter);
     family.metric.emplace_back().counter.value = static_cast<double>(sum);
   }

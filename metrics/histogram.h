@@ -77,6 +77,9 @@ class Histogram {
     sum_.add(HistogramBuckets::clamp(duration));
   }
 
+  // Of everything recorded.
+  Nanos sum() const { return Nanos(static_cast<std::int64_t>(sum_.read())); }
+
   // What it occupies now, itself included.
   conf::Bytes memory() const;
 

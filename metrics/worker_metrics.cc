@@ -9,7 +9,7 @@ namespace {
 
 std::uint64_t packed(SeriesKey key) {
   return std::uint64_t{key.node} | std::uint64_t{key.role} << 16 | std::uint64_t{key.kind} << 24 |
-         std::uint64_t{key.tenant} << 32;
+         std::uint64_t{key.tenant} << 32 | std::uint64_t{key.database} << 48;
 }
 
 }  // namespace
@@ -29,6 +29,23 @@ StatementSeries& WorkerMetrics::append(SeriesKey key) {
   Node& added = *by_key_.emplace(packed(key), std::move(node)).first->second;
   newest_.store(&added, std::memory_order_release);
   return added.series;
+}
+
+DatabaseCounters& WorkerMetrics::database(std::string_view name) {
+  const auto make = [this](std::string_view called, std::size_t number) {
+    std::unique_ptr<DatabaseNode> node(
+        new DatabaseNode{{std::string(called), static_cast<std::uint16_t>(number)},
+                         newest_database_.load(std::memory_order_relaxed)});
+    newest_database_.store(node.get(), std::memory_order_release);
+    return node;
+  };
+  if (const auto known = databases_.find(name); known != databases_.end()) return known->second->counters;
+  if (databases_.size() < kMaxDatabases) {
+    auto node = make(name, databases_.size() + 1);
+    return databases_.emplace(name, std::move(node)).first->second->counters;
+  }
+  if (!other_databases_) other_databases_ = make("other", 0);
+  return other_databases_->counters;
 }
 
 void SeriesTotals::merge(const SeriesTotals& other) {
@@ -55,8 +72,10 @@ std::vector<SeriesTotals> totals(std::span<const WorkerMetrics* const> workers) 
   std::map<SeriesKey, SeriesTotals> sums;
   for (const WorkerMetrics* worker : workers) {
     worker->for_each_series([&sums](const StatementSeries& series) {
-      SeriesTotals& sum = sums[series.key];
-      sum.key = series.key;
+      SeriesKey key = series.key;
+      key.database = 0;
+      SeriesTotals& sum = sums[key];
+      sum.key = key;
       sum.merge(series);
     });
   }

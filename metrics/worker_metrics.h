@@ -4,9 +4,13 @@
 #include <compare>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <span>
+#include <string>
+#include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "metrics/counter.h"
@@ -21,6 +25,8 @@ struct SeriesKey {
   std::uint8_t role = 0;     // routing::NodeRole, when the statement ran
   std::uint8_t kind = 0;     // routing::StatementClass; the label `class`
   std::uint16_t tenant = 0;  // pool::Tenant::number
+  // DatabaseCounters::number, which is the worker's own: no label, and sums over workers leave it out.
+  std::uint16_t database = 0;
   friend constexpr auto operator<=>(const SeriesKey&, const SeriesKey&) = default;
 };
 
@@ -35,6 +41,8 @@ struct StatementSeries {
   const SeriesKey key;
   Counter served;  // ended without an ErrorResponse
   Counter failed;  // ended with one, Postgres's or ours
+  Counter left_open;   // of both: after them a transaction was open
+  Counter idle_nanos;  // between the statements of a transaction: its client's own time
 
   // `queue`: waiting for admission and for a server; `server`: from the batch sent to a server to that
   // server's ReadyForQuery. Most statements do not wait, and cost one recording instead of three.
@@ -47,11 +55,23 @@ struct StatementSeries {
     server_.record(server);
     queue_.record(queue);
   }
+  Nanos server_time() const { return at_once_.sum() + server_.sum(); }
+  Nanos queue_time() const { return queue_.sum(); }
 
  private:
   friend struct SeriesTotals;
   Histogram at_once_;                  // those that did not wait: total and server time are the same
   Histogram total_, server_, queue_;   // those that did
+};
+
+// What the clients of one database cause beside the statements of their series.
+struct DatabaseCounters {
+  DatabaseCounters(std::string n, std::uint16_t k) : name(std::move(n)), number(k) {}
+
+  const std::string name;
+  const std::uint16_t number;  // SeriesKey::database
+  Counter received, sent;      // bytes from and to its clients
+  Counter assignments;         // times that a client got a server
 };
 
 // Everything that one worker counts. Written by that worker alone; HTTP threads and the console
@@ -74,7 +94,7 @@ struct alignas(64) WorkerMetrics {
   Counter server_connect_failures;
   Counter server_handovers_in;
   Counter server_handovers_out;
-  Counter client_bytes_received;
+  Counter client_bytes_received;  // of connections without a database: logging in, console
   Counter client_bytes_sent;
   Counter server_bytes_received;
   Counter server_bytes_sent;
@@ -114,6 +134,19 @@ struct alignas(64) WorkerMetrics {
   // kOverflowKey, and each such call counts in series_overflows.
   StatementSeries& series(SeriesKey key);
 
+  // Databases that have counters of their own; clients name them, so there must be an end.
+  static constexpr std::size_t kMaxDatabases = 1000;
+
+  // The counters of a database, made at its first use, good for the life of this object. Worker thread
+  // only, at a client's login. Beyond kMaxDatabases all others share number 0, "other".
+  DatabaseCounters& database(std::string_view name);
+  template <class See>
+  void for_each_database(See&& see) const {
+    for (const DatabaseNode* node = newest_database_.load(std::memory_order_acquire); node != nullptr;
+         node = node->older)
+      see(node->counters);
+  }
+
   // Calls see(const StatementSeries&) for each series, newest first. Any thread; never blocks the
   // worker, and misses only what was added after the call began.
   template <class See>
@@ -130,8 +163,15 @@ struct alignas(64) WorkerMetrics {
     StatementSeries series;
     const Node* older;
   };
+  struct DatabaseNode {
+    DatabaseCounters counters;
+    const DatabaseNode* older;
+  };
   StatementSeries& append(SeriesKey key);
 
+  std::atomic<const DatabaseNode*> newest_database_{nullptr};
+  std::map<std::string, std::unique_ptr<DatabaseNode>, std::less<>> databases_;  // the worker's own
+  std::unique_ptr<DatabaseNode> other_databases_;
   std::atomic<const Node*> newest_{nullptr};
   std::unordered_map<std::uint64_t, std::unique_ptr<Node>> by_key_;  // the worker's own
 };

@@ -125,7 +125,7 @@ void Client::send(std::span<const iovec> parts) {
     out_.append(static_cast<const char*>(part.iov_base) + skip, part.iov_len - skip);
     skip = 0;
   }
-  worker_.count().client_bytes_sent.add(total);
+  (identity != nullptr ? identity->traffic->sent : worker_.count().client_bytes_sent).add(total);
   if (unsent() > 0) socket_.want_write(true);
 }
 
@@ -220,7 +220,7 @@ void Client::on_readable() {
     if (got.ended()) on_end_of_input(got.state == net::Transfer::State::failed);
     return;
   }
-  worker_.count().client_bytes_received.add(got.count);
+  (identity != nullptr ? identity->traffic->received : worker_.count().client_bytes_received).add(got.count);
   if (socket_.has_buffered()) worker_.read_again(*this);
   if (input_.empty()) {
     const std::string_view bytes(buffer.data(), got.count);

@@ -106,6 +106,7 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
     conf::Instant since{};
     bool canceled = false;        // for pool.query_timeout
   } watch;
+  conf::Instant ready_at{};         // in a transaction: since when its client has the word
   pool::SessionSettings session;    // RESET goes back to nothing: the server's own defaults
   pool::ServerStatements statements;
   std::vector<std::uint32_t> parsing;  // those of them whose Parse has not been answered

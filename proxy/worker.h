@@ -57,6 +57,7 @@ struct Identity {
   std::shared_ptr<pool::Quota> database_clients, user_clients;  // taken by those who are logged in
   conf::OnPin on_pin = conf::OnPin::allow;  // always in session mode
   const routing::ClusterState* state = nullptr;  // its cluster in the worker's topology; null: not in it
+  metrics::DatabaseCounters* traffic = nullptr;  // of its database, on this worker
   std::vector<std::unique_ptr<pool::Pool>> pools;  // by node number
   // What Postgres tells a client with these start-up settings (ParameterStatus messages).
   std::unordered_map<pool::SettingsRef, std::string> welcomes;

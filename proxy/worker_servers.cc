@@ -39,16 +39,20 @@ void Worker::finished(Server& server, Client* client, InFlight& done, char old_s
   if (done.changes) apply_changes(server, *client, done, old_status);
   const bool ended = old_status != 'I' &&
                      (!in_transaction || done.step == routing::TransactionStep::chained_end);
+  if (old_status != 'I' && done.sent > server.ready_at)
+    statements.idle_nanos.add(static_cast<std::uint64_t>((done.sent - server.ready_at).count()));
   if (ended) server.transaction_since = at;
   if (ended && !(done.changes && !done.failed)) {
     client->session->end_transaction(committed);
     server.session.end_transaction(committed);
     client->settings_changed();
   }
-  if (!in_transaction) {
+  if (in_transaction) {
+    statements.left_open.add();
+    server.ready_at = at;
+    if (old_status == 'I') server.transaction_since = done.sent;
+  } else {
     metrics_->transactions.add();
-  } else if (old_status == 'I') {
-    server.transaction_since = done.sent;
   }
   if (done.unpins && !done.failed) client->pins = client->pins_in_doubt = routing::Pin::none;
   if (done.deallocates && done.failed) server.statements_are_uncertain();

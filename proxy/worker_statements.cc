@@ -34,6 +34,7 @@ Identity* Worker::identity(const std::string& database, const std::string& user)
   }
   made->database_clients = shared_.database_clients.find(database);
   made->user_clients = shared_.user_clients.find(user);
+  made->traffic = &metrics_->database(database);
   configure(*made);
   return identities_.emplace(key, std::move(made)).first->second.get();
 }
@@ -189,7 +190,8 @@ metrics::StatementSeries& Worker::series(Client& client, const Server& server,
   const metrics::SeriesKey key{.node = static_cast<std::uint16_t>(server.node_id()),
                                .role = static_cast<std::uint8_t>(server.role),
                                .kind = static_cast<std::uint8_t>(kind),
-                               .tenant = client.tenant->number};
+                               .tenant = client.tenant->number,
+                               .database = client.identity->traffic->number};
   // Clients repeat themselves: most look-ups end here.
   if (client.last_series == nullptr || client.last_series->key != key)
     client.last_series = &metrics_->series(key);
@@ -315,6 +317,7 @@ void Worker::tie(Client& client, Server& server) {
   link(client, server);
   shared_.loads[routing::index(server.node_id())].in_flight.fetch_add(1, std::memory_order_relaxed);
   if (client.state() == ClientState::login) return;
+  client.identity->traffic->assignments.add();
   metrics_->routes.add(client.route_why);
   metrics_->class_reasons.add(client.batch.why);
 }
