@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cstdlib>
 #include <cstring>
 #include <initializer_list>
@@ -17,6 +18,7 @@
 #include <toml++/toml.h>
 #include <unistd.h>
 
+#include "conf/nearest.h"
 #include "conf/sections.h"
 #include "conf/toml_guard.h"
 
@@ -61,40 +63,6 @@ std::string shown(const toml::node& node) {
   if (const auto* number = node.as_integer()) return std::to_string(number->get());
   if (const auto* flag = node.as_boolean()) return plain(flag->get());
   return std::string(kind_of(node));
-}
-
-// How many characters must be inserted, removed or replaced to make one word the other.
-std::size_t edit_distance(std::string_view one, std::string_view other) {
-  std::vector<std::size_t> row(other.size() + 1);
-  for (std::size_t j = 0; j < row.size(); ++j) row[j] = j;
-  for (std::size_t i = 0; i < one.size(); ++i) {
-    std::size_t diagonal = std::exchange(row[0], i + 1);
-    for (std::size_t j = 0; j < other.size(); ++j) {
-      const auto replaced = diagonal + (one[i] == other[j] ? 0 : 1);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({replaced, row[j] + 1, diagonal + 1});
-    }
-  }
-  return row.back();
-}
-
-std::string_view leaf(std::string_view path) {
-  const auto dot = path.rfind('.');
-  return dot == path.npos ? path : path.substr(dot + 1);
-}
-
-// The candidate that `name` was probably meant to be: the fewest edits, where the right key in the
-// wrong section counts as one.
-std::string_view nearest(std::string_view name, const std::vector<std::string_view>& candidates) {
-  std::string_view best;
-  std::pair<std::size_t, std::size_t> best_score{~std::size_t{0}, 0};
-  if (name.size() > 100) return best;  // nobody meant that; and the work is bounded
-  for (const auto candidate : candidates) {
-    const auto whole = edit_distance(name, candidate);
-    const std::pair score{std::min(whole, edit_distance(leaf(name), leaf(candidate)) + 1), whole};
-    if (score < best_score) std::tie(best, best_score) = std::pair(candidate, score);
-  }
-  return best;
 }
 
 std::string did_you_mean(std::string_view name, const std::vector<std::string_view>& candidates) {
@@ -191,10 +159,15 @@ class Loader {
     settings_.file = file_;
   }
 
+  // Changes settings that are complete.
+  explicit Loader(const Settings& settings) : file_("SET"), settings_(settings), complete_(true) {}
+
   Result<std::shared_ptr<const Settings>> load(const toml::table& root) {
     walk(root, "");
-    read_users();
-    complete_tenants();
+    if (!complete_) {
+      read_users();
+      complete_tenants();
+    }
     check();
     if (!problems_.empty()) return Error{Errc::config, report()};
     return std::shared_ptr<const Settings>(std::make_shared<Settings>(std::move(settings_)));
@@ -781,6 +754,7 @@ class Loader {
 
   std::string file_;
   Settings settings_;
+  const bool complete_ = false;  // nothing is to be filled in
   std::map<std::string, Said, std::less<>> said_;
   std::vector<Problem> problems_;
 };
@@ -802,6 +776,56 @@ Result<std::shared_ptr<const Settings>> load_text(std::string_view toml, std::st
   } catch (const std::exception& error) {  // out of memory
     return Error{Errc::config, file_name + ": " + one_line(error.what())};
   }
+}
+
+Result<std::shared_ptr<const Settings>> with_option(const Settings& settings, const std::string& option,
+                                                    const std::string& value) {
+  const auto refuse = [](std::string why) { return Error{Errc::config, std::move(why)}; };
+  const Option* row = find_option(option);
+  if (row == nullptr) {
+    std::vector<std::string_view> known;
+    for (const Option& one : options()) known.push_back(one.name);
+    return refuse(cut(option) + " is not an option" + did_you_mean(option, known));
+  }
+  if (row->applies == Applies::at_start) return refuse(option + " can only be changed by a restart");
+  toml::table root;
+  toml::table* section = &root;
+  std::string_view path = option;
+  for (auto dot = path.find('.'); dot != path.npos; dot = path.find('.')) {
+    section = section->insert(path.substr(0, dot), toml::table{}).first->second.as_table();
+    path.remove_prefix(dot + 1);
+  }
+  const bool is_flag = std::holds_alternative<Flag<Settings>>(row->value);
+  const bool is_text = std::holds_alternative<Text<Settings>>(row->value) || is_secret(*row);
+  std::int64_t number = 0;
+  const auto [end, wrong] = std::from_chars(value.data(), value.data() + value.size(), number);
+  if (std::holds_alternative<Names<Settings>>(row->value)) {
+    toml::array list;
+    std::string_view rest = value;
+    while (!rest.empty()) {
+      const auto comma = rest.find(',');
+      std::string_view one = rest.substr(0, comma);
+      while (one.starts_with(' ')) one.remove_prefix(1);
+      while (one.ends_with(' ')) one.remove_suffix(1);
+      list.push_back(std::string(one));
+      rest = comma == rest.npos ? "" : rest.substr(comma + 1);
+    }
+    section->insert(path, std::move(list));
+  } else if (is_flag && (value == "true" || value == "false")) {
+    section->insert(path, value == "true");
+  } else if (!is_text && wrong == std::errc() && end == value.data() + value.size()) {
+    section->insert(path, number);
+  } else {
+    section->insert(path, value);
+  }
+  // A list is added to, not replaced, by the loader.
+  Settings changed = settings;
+  set_default(*row, changed);
+  auto loaded = Loader(changed).load(root);
+  if (loaded) return loaded;
+  std::string text = loaded.error().message;
+  if (text.starts_with("SET: ")) text.erase(0, 5);
+  return refuse(std::move(text));
 }
 
 Result<std::shared_ptr<const Settings>> load_file(const std::string& path) {

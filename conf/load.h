@@ -25,4 +25,11 @@ Result<std::shared_ptr<const Settings>> load_text(std::string_view toml, std::st
 // The same for a file (a regular one, up to 4 MiB).
 Result<std::shared_ptr<const Settings>> load_file(const std::string& path);
 
+// The same settings, but for one option (no key of a section): what SET on the console asks for. `value` is
+// text as SHOW CONFIG prints it; a list is separated by commas. Refused with the words of a load when the
+// option does not exist, does not take that value, only counts after a restart, or the result does not fit
+// together. What [tenant.NAME] sections have taken from [tenant] stays.
+Result<std::shared_ptr<const Settings>> with_option(const Settings& settings, const std::string& option,
+                                                    const std::string& value);
+
 }  // namespace conf

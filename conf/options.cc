@@ -45,6 +45,8 @@ constexpr std::string_view kAuthQuery =
 // row here, then render the sample and the reference anew (README.md says how). Ranges: a lower end
 // of zero is only given where zero means something, and the sentence says what.
 constexpr Option kOptions[] = {
+    {"admin.stats_period", Time{&S::admin_stats_period, 60s, 100ms, kDay}, at_reload,
+     "Over how long the averages of SHOW STATS are taken: longer is steadier and shows changes later."},
     {"admin.stats_users", List{&S::admin_stats_users}, at_reload,
      "Users who may read on the admin console (SHOW); nobody may by default."},
     {"admin.users", List{&S::admin_users}, at_reload,

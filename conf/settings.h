@@ -220,6 +220,7 @@ struct Settings {
 
   std::vector<std::string> admin_users;
   std::vector<std::string> admin_stats_users;
+  Millis admin_stats_period;  // of the averages in SHOW STATS
 
   LogLevel log_level;
   bool log_connections;

@@ -614,4 +614,35 @@ TEST_SUITE("conf/load") {
       CHECK(explained);
     }
   }
+
+  TEST_CASE("one option can be changed in settings that are complete, with the checks of a load") {
+    const auto settings = loaded("[pool]\nsize = 7\n[tenant.shop]\nrate = 5\n" + std::string(kBase) + kAuth);
+    const auto with = [&settings](const std::string& option, const std::string& value) {
+      auto changed = with_option(*settings, option, value);
+      return changed ? *changed : nullptr;
+    };
+    const auto why = [&settings](const std::string& option, const std::string& value) {
+      const auto changed = with_option(*settings, option, value);
+      return changed ? "" : changed.error().message;
+    };
+    REQUIRE(with("pool.size", "9") != nullptr);
+    CHECK(with("pool.size", "9")->pool_size == 9);
+    CHECK(with("pool.size", "9")->tenants.at("shop").rate == 5);
+    CHECK(with("pool.size", "9")->clusters.size() == 1);
+    CHECK(with("pool.queue_timeout", "3s")->pool_queue_timeout == 3s);
+    CHECK(with("log.connections", "false")->log_connections == false);
+    CHECK(with("log.level", "debug")->log_level == LogLevel::debug);
+    CHECK(with("auth.query_password", "123")->auth_query_password == "123");
+    CHECK(with("admin.stats_users", "ann, bob")->admin_stats_users == std::vector<std::string>{"ann", "bob"});
+    CHECK(with("admin.stats_users", "")->admin_stats_users.empty());
+    CHECK(settings->pool_size == 7);
+
+    CHECK(why("pool.size", "0") == "pool.size is 0; it must be an integer from 1 to 10000");
+    CHECK(why("pool.size", "1; size = 2").starts_with("pool.size is \"1; size = 2\""));
+    CHECK(why("pool.siz", "1").ends_with("did you mean pool.size?"));
+    CHECK(why("listen.port", "1").find("restart") != std::string::npos);
+    CHECK(why("auth.query_user", "").find("nobody could log in") != std::string::npos);
+    CHECK(why("database.x.cluster", "other").find("not an option") != std::string::npos);
+    CHECK(why("auth.query_password", std::string("a\0b", 3)).find("zero byte") != std::string::npos);
+  }
 }
