@@ -11,9 +11,13 @@ namespace {
 constexpr std::uint32_t kNoTable = 0;
 constexpr std::uint16_t kNoColumn = 0;
 constexpr std::uint32_t kNoModifier = 0xffff'ffff;
-constexpr std::uint16_t kTextFormat = 0;
 // In place of a value's length.
 constexpr std::uint32_t kNull = 0xffff'ffff;
+
+Format format_of(Formats formats, std::size_t column) {
+  if (formats.empty()) return Format::text;
+  return formats[formats.size() == 1 ? 0 : column];
+}
 
 struct Scan {
   ErrorFields fields;
@@ -255,11 +259,12 @@ void append_command_complete(std::string& out, std::string_view tag) {
   Writer(out, backend::kCommandComplete).cstring(tag);
 }
 
-void append_row_description(std::string& out, std::span<const Column> columns) {
+void append_row_description(std::string& out, std::span<const Column> columns, Formats formats) {
   ENSURE(columns.size() <= kMaxColumns);
   Writer writer(out, backend::kRowDescription);
   writer.u16(static_cast<std::uint16_t>(columns.size()));
-  for (const Column& column : columns) {
+  for (std::size_t i = 0; i < columns.size(); ++i) {
+    const Column& column = columns[i];
     // pg_type.typlen: eight bytes for the numbers, -1 for what varies.
     const std::uint16_t size = column.type == ColumnType::text ? 0xffff : 8;
     writer.cstring(column.name)
@@ -268,19 +273,28 @@ void append_row_description(std::string& out, std::span<const Column> columns) {
         .u32(static_cast<std::uint32_t>(column.type))
         .u16(size)
         .u32(kNoModifier)
-        .u16(kTextFormat);
+        .u16(static_cast<std::uint16_t>(format_of(formats, i)));
   }
 }
 
-void append_data_row(std::string& out, std::span<const std::optional<std::string>> values) {
-  ENSURE(values.size() <= kMaxColumns);
+void append_data_row(std::string& out, std::span<const std::optional<std::string>> values,
+                     std::span<const Column> columns, Formats formats) {
+  ENSURE(values.size() <= kMaxColumns && (formats.empty() || values.size() == columns.size()));
   Writer writer(out, backend::kDataRow);
   writer.u16(static_cast<std::uint16_t>(values.size()));
-  for (const std::optional<std::string>& value : values) {
-    if (value) {
-      writer.u32(static_cast<std::uint32_t>(value->size())).bytes(*value);
-    } else {
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    if (!values[i]) {
       writer.u32(kNull);
+    } else if (format_of(formats, i) == Format::binary && columns[i].type == ColumnType::int8) {
+      std::int64_t number = 0;
+      const char* end = values[i]->data() + values[i]->size();
+      const auto [stopped, error] = std::from_chars(values[i]->data(), end, number);
+      ENSURE(error == std::errc() && stopped == end);
+      const auto bits = static_cast<std::uint64_t>(number);
+      writer.u32(8).u32(static_cast<std::uint32_t>(bits >> 32)).u32(static_cast<std::uint32_t>(bits));
+    } else {
+      ENSURE(format_of(formats, i) == Format::text || columns[i].type == ColumnType::text);
+      writer.u32(static_cast<std::uint32_t>(values[i]->size())).bytes(*values[i]);
     }
   }
 }
@@ -293,6 +307,8 @@ void append_parameter_description(std::string& out, std::span<const std::uint32_
 }
 
 void append_empty_query_response(std::string& out) { Writer(out, backend::kEmptyQueryResponse); }
+
+void append_portal_suspended(std::string& out) { Writer(out, backend::kPortalSuspended); }
 
 void append_parse_complete(std::string& out) { Writer(out, backend::kParseComplete); }
 

@@ -94,8 +94,8 @@ Result<std::string_view> decode_command_complete(std::string_view payload);
 std::optional<std::uint64_t> tag_rows(std::string_view tag);
 void append_command_complete(std::string& out, std::string_view tag);
 
-// What the admin console answers with. All values are text; the type tells the client how to
-// align and compare them.
+// What the admin console answers with. Values are kept as text; the type tells the client how to
+// align and compare them, and what they are in binary.
 enum class ColumnType : std::uint32_t { int8 = 20, text = 25, float8 = 701 };  // pg_type OIDs
 struct Column {
   std::string_view name;
@@ -103,8 +103,14 @@ struct Column {
 };
 // Postgres's own limit on result columns is 1664; beyond it is our bug.
 inline constexpr std::size_t kMaxColumns = 1664;
-void append_row_description(std::string& out, std::span<const Column> columns);
-void append_data_row(std::string& out, std::span<const std::optional<std::string>> values);
+// How values are sent, as a Bind asks for it: none is text, one counts for all, else one per column.
+enum class Format : std::uint16_t { text = 0, binary = 1 };
+using Formats = std::span<const Format>;
+void append_row_description(std::string& out, std::span<const Column> columns, Formats formats = {});
+// Where formats are asked for, `values` are as many as `columns`, and an int8 is a whole number in decimal digits.
+void append_data_row(std::string& out, std::span<const std::optional<std::string>> values,
+                     std::span<const Column> columns = {}, Formats formats = {});
+void append_portal_suspended(std::string& out);
 void append_parameter_description(std::string& out, std::span<const std::uint32_t> type_oids);
 void append_empty_query_response(std::string& out);
 void append_parse_complete(std::string& out);

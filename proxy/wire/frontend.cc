@@ -73,6 +73,22 @@ Peek<BindHead> peek_bind(std::string_view available, std::size_t payload_size) {
   return std::optional<BindHead>{head};
 }
 
+Result<BindRest> decode_bind_rest(std::string_view payload, std::size_t after_names) {
+  Reader reader(payload.substr(std::min(after_names, payload.size())));
+  const std::uint16_t parameter_formats = reader.u16();
+  reader.bytes(std::size_t{2} * parameter_formats);
+  BindRest rest;
+  rest.parameters = reader.u16();
+  for (std::size_t i = 0; i < rest.parameters && reader.ok(); ++i) {
+    const std::int32_t length = reader.i32();
+    if (length > 0) reader.bytes(static_cast<std::size_t>(length));
+  }
+  const std::uint16_t formats = reader.u16();
+  for (std::size_t i = 0; i < formats && reader.ok(); ++i) rest.result_formats.push_back(reader.u16());
+  if (!reader.finished()) return malformed("invalid Bind message format");
+  return rest;
+}
+
 Peek<DescribeHead> peek_describe(std::string_view available, std::size_t payload_size) {
   available = own_bytes(available, payload_size);
   Reader reader(available);

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "proxy/wire/message.h"
 
@@ -44,6 +45,14 @@ struct BindHead {
   std::size_t after_names = 0;  // offset in the payload of what follows both names
 };
 Peek<BindHead> peek_bind(std::string_view available, std::size_t payload_size);
+
+// What follows the names of a Bind, of a whole payload: how many parameters, and the formats that the
+// results are wanted in (as on the wire: 0 text, 1 binary). 08P01 when it is not of that form.
+struct BindRest {
+  std::uint16_t parameters = 0;
+  std::vector<std::uint16_t> result_formats;
+};
+Result<BindRest> decode_bind_rest(std::string_view payload, std::size_t after_names);
 
 struct DescribeHead {
   Named kind = Named::statement;

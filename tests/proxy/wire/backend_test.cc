@@ -215,6 +215,32 @@ TEST_SUITE("proxy/wire/backend") {
     CHECK(out == raw("t\0\0\0\x0e\0\2\0\0\0\x17\0\0\0\x19"));
   }
 
+  TEST_CASE("rows in the formats that a Bind asks for: none, one for all, or one per column") {
+    using wire::Format;
+    const wire::Column columns[] = {{"name", wire::ColumnType::text}, {"size", wire::ColumnType::int8}};
+    const std::optional<std::string> values[] = {"a", "-2"};
+    const auto row = [&](std::vector<Format> formats) {
+      std::string out;
+      wire::append_data_row(out, values, columns, formats);
+      return out;
+    };
+    const std::string_view as_text = raw("D\0\0\0\x11\0\2\0\0\0\1a\0\0\0\2-2");
+    const std::string_view as_binary =
+        raw("D\0\0\0\x17\0\2\0\0\0\1a\0\0\0\x8\xff\xff\xff\xff\xff\xff\xff\xfe");
+    CHECK(row({}) == as_text);
+    CHECK(row({Format::text}) == as_text);
+    CHECK(row({Format::binary}) == as_binary);
+    CHECK(row({Format::text, Format::binary}) == as_binary);
+    CHECK(row({Format::binary, Format::text}) == as_text);
+    const std::optional<std::string> nothing[] = {std::nullopt, std::nullopt};
+    std::string out;
+    wire::append_data_row(out, nothing, columns, std::vector{Format::binary});
+    CHECK(out == raw("D\0\0\0\x0e\0\2\xff\xff\xff\xff\xff\xff\xff\xff"));
+    std::string described;
+    wire::append_row_description(described, columns, std::vector{Format::text, Format::binary});
+    CHECK(described.ends_with(raw("\0\0\0\x14\0\x8\xff\xff\xff\xff\0\1")));
+  }
+
   TEST_CASE("answers without fields") {
     std::string out;
     wire::append_empty_query_response(out);

@@ -214,6 +214,20 @@ TEST_SUITE("proxy/wire/frontend") {
     CHECK_FALSE(wire::decode_copy_fail("no more"));
   }
 
+  TEST_CASE("the rest of a Bind is counted parameters, and the formats of the results") {
+    const auto rest = wire::decode_bind_rest(
+        raw("p\0s\0\0\1\0\1\0\2\0\0\0\1x\xff\xff\xff\xff\0\2\0\1\0\0"), 4);
+    REQUIRE(rest);
+    CHECK(rest->parameters == 2);
+    CHECK(rest->result_formats == std::vector<std::uint16_t>{1, 0});
+    const std::string plain(raw("\0\0\0\0\0\0\0\0"));
+    CHECK(wire::decode_bind_rest(plain, 2));  // no formats, no parameters, no formats
+    CHECK_FALSE(wire::decode_bind_rest(plain + "x", 2));
+    CHECK_FALSE(wire::decode_bind_rest(plain, 3));
+    CHECK_FALSE(wire::decode_bind_rest(plain, 99));
+    CHECK_FALSE(wire::decode_bind_rest(raw("\0\0\xff\xff\0\0"), 0));
+  }
+
   TEST_CASE("messages without fields") {
     std::string out;
     wire::append_sync(out);
@@ -236,6 +250,7 @@ TEST_SUITE("proxy/wire/frontend") {
           }
           static_cast<void>(wire::decode_sasl_initial(bytes));
           static_cast<void>(wire::decode_password(bytes));
+          static_cast<void>(wire::decode_bind_rest(bytes, 2));
         });
   }
 }
