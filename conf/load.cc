@@ -164,10 +164,8 @@ class Loader {
 
   Result<std::shared_ptr<const Settings>> load(const toml::table& root) {
     walk(root, "");
-    if (!complete_) {
-      read_users();
-      complete_tenants();
-    }
+    read_users();
+    if (!complete_) complete_tenants();
     check();
     if (!problems_.empty()) return Error{Errc::config, report()};
     return std::shared_ptr<const Settings>(std::make_shared<Settings>(std::move(settings_)));

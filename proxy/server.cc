@@ -1,5 +1,7 @@
 #include "proxy/server.h"
 
+#include <cerrno>
+
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -67,7 +69,13 @@ std::shared_ptr<const net::TlsContext> Server::tls_context() const {
   return socket_.tls() == nullptr ? nullptr : socket_.tls()->shared_context();
 }
 
-conf::Status Server::start() { return socket_.connect(worker_->loop(), ip_, port_, *this); }
+conf::Status Server::start() {
+  errno = 0;
+  const conf::Status started = socket_.connect(worker_->loop(), ip_, port_, *this);
+  if (started || (errno != EMFILE && errno != ENFILE)) return started;
+  socket_.close();
+  return conf::Error{conf::Errc::overloaded, "no file descriptors are left"};
+}
 
 // --- bytes out -------------------------------------------------------------------------------------
 

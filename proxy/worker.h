@@ -319,7 +319,7 @@ class Worker {
   std::vector<net::SocketOwner*> again_, again_now_;
   std::vector<ClientId> broken_clients_;
   std::vector<const Server*> broken_servers_, released_servers_;
-  std::vector<std::pair<const Server*, std::string>> failed_starts_;
+  std::vector<std::pair<const Server*, conf::Error>> failed_starts_;
   std::vector<ParsedHere> parsed_here_;
   std::vector<BatchMessage> batch_messages_;
   bool sweep_due_ = false;      // at the end of the turn identities that nobody uses are forgotten

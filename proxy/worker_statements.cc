@@ -472,7 +472,7 @@ bool Worker::open_server(Identity& identity, pool::Pool& its_pool, const routing
   const conf::Status started = server.start();
   if (started) return true;
   // The caller is placing somebody: the consequences come at the end of the turn.
-  failed_starts_.emplace_back(&server, started.error().message);
+  failed_starts_.emplace_back(&server, started.error());
   return false;
 }
 

@@ -43,8 +43,11 @@ void Worker::after_turn() {
     for (const Server* server : std::exchange(released_servers_, {}))
       if (is_alive(server) && server->client == nullptr) settle(*servers_.at(server));
     for (const auto& [server, why] : std::exchange(failed_starts_, {}))
-      if (is_alive(server))
-        server_failed(*servers_.at(server), true, wire::sqlstate::kConnectionFailure, why);
+      // That we have no room for it is not the node's fault: those who wait for it go on waiting.
+      if (const bool ours = why.code == conf::Errc::overloaded; is_alive(server))
+        server_failed(*servers_.at(server), !ours,
+                      ours ? wire::sqlstate::kInsufficientResources : wire::sqlstate::kConnectionFailure,
+                      why.message);
   }
 }
 
