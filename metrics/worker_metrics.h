@@ -79,7 +79,7 @@ struct DatabaseCounters {
 // to one line.
 //
 // To add a metric: a field here, a row in catalog.h, and the new name in the golden file
-// (README.md says how). The exporter, SHOW STATS and the reference follow from the row.
+// (README.md says how). The exporter, SHOW ROUTES and its kin, and the reference follow from the row.
 struct alignas(64) WorkerMetrics {
   WorkerMetrics() = default;
   WorkerMetrics(const WorkerMetrics&) = delete;

@@ -4,6 +4,7 @@
 
 #include "conf/check.h"
 #include "proxy/client_login.h"
+#include "proxy/console_session.h"
 #include "proxy/relay.h"
 #include "proxy/server.h"
 #include "proxy/wire/backend.h"
@@ -161,6 +162,10 @@ void Client::on_writable() {
   if (unsent() * 2 < worker_.settings().limits_client_buffer.count) {
     if (server != nullptr) server->resume_reading();
     update_reading();
+    if (console_) {
+      console_->go_on();
+      go_on();
+    }
   }
   leave_if_done();
 }
@@ -168,7 +173,7 @@ void Client::on_writable() {
 // It has closed its half, and has everything that it asked for.
 void Client::leave_if_done() {
   if (input_ended_ && unsent() == 0 &&
-      (state_ == ClientState::idle || state_ == ClientState::console))
+      (state_ == ClientState::idle || (console_ && !console_->busy())))
     worker_.retire(*this, ClientEnd::gone);
 }
 
@@ -248,7 +253,7 @@ void Client::go_on() {
 }
 
 void Client::on_end_of_input(bool failed) {
-  if (!failed && (state_ == ClientState::waiting || unsent() > 0 ||
+  if (!failed && (state_ == ClientState::waiting || unsent() > 0 || (console_ && console_->busy()) ||
                   (state_ == ClientState::active && server != nullptr && !server->pipeline.idle()))) {
     // It may have closed its half only: what it asked last is still answered.
     input_ended_ = true;
@@ -331,7 +336,7 @@ std::size_t Client::process(std::string_view bytes) {
       continue;
     }
     if (state_ == ClientState::console) {
-      const std::size_t now = process_console(rest);
+      const std::size_t now = console_->on_bytes(rest);
       used += now;
       if (now == 0) break;
       continue;
@@ -781,79 +786,17 @@ void Client::cancel_delivered() {
 
 // --- console ---------------------------------------------------------------------------------------
 
-void Client::open_console(bool may_act) {
-  console_acts_ = may_act;
-  std::string message;
-  wire::append_authentication_ok(message);
-  for (const auto& [parameter, value] : {std::pair("server_version", "15.0 (pgsluice)"),
-                                         std::pair("server_encoding", "UTF8"),
-                                         std::pair("client_encoding", "UTF8"),
-                                         std::pair("DateStyle", "ISO, MDY"),
-                                         std::pair("TimeZone", "UTC"),
-                                         std::pair("integer_datetimes", "on"),
-                                         std::pair("standard_conforming_strings", "on")})
-    wire::append_parameter_status(message, {parameter, value});
-  wire::append_backend_key_data(message, {Worker::cancel_pid(worker_.shared(), id_), "none"});
-  wire::append_ready_for_query(message, wire::TransactionStatus::idle);
-  console_user_ = std::make_unique<std::string>(login_->asked().user);
+void Client::open_console() {
+  console_ = std::make_unique<ConsoleSession>(worker_, *this, login_->asked().user);
   login_ = nullptr;
   move_to(ClientState::console);
-  send(message);
+  console_->welcome();
 }
 
-std::size_t Client::process_console(std::string_view bytes) {
-  if (console_busy_) return 0;
-  wire::Frame frame;
-  switch (wire::cut(bytes, &frame)) {
-    case wire::Cut::need_more: return 0;
-    case wire::Cut::malformed:
-      fatal(ClientEnd::protocol_violation, wire::sqlstate::kProtocolViolation, "invalid message length");
-      return bytes.size();
-    case wire::Cut::frame: break;
-  }
-  if (frame.size > (std::size_t{64} << 10)) {
-    fatal(ClientEnd::protocol_violation, wire::sqlstate::kProtocolViolation,
-          "no console command is that long");
-    return bytes.size();
-  }
-  if (!frame.complete) return 0;
-  switch (frame.type) {
-    case wire::frontend::kTerminate: worker_.retire(*this, ClientEnd::goodbye); break;
-    case wire::frontend::kQuery: {
-      const auto query = wire::peek_query(frame.body, frame.size - wire::kHeaderSize);
-      if (!query) {
-        fatal(ClientEnd::protocol_violation, wire::sqlstate::kProtocolViolation,
-              query.error().message);
-        break;
-      }
-      console_busy_ = true;
-      worker_.shared().tell_control(
-          ConsoleCommand{id_, std::string(query->text), console_acts_, *console_user_});
-      break;
-    }
-    case wire::frontend::kSync: {
-      std::string ready;
-      wire::append_ready_for_query(ready, wire::TransactionStatus::idle);
-      send(ready);
-      discarding_ = false;
-      break;
-    }
-    default: {
-      if (std::exchange(discarding_, true)) break;
-      std::string error;
-      wire::append_error(error, {.severity = "ERROR",
-                                 .sqlstate = wire::sqlstate::kFeatureNotSupported,
-                                 .message = "the console takes simple queries only"});
-      send(error);
-      break;
-    }
-  }
-  return frame.size;
-}
+std::string_view Client::console_user() const { return console_ ? console_->user() : std::string_view(); }
 
 void Client::console_answer(std::string_view messages) {
-  console_busy_ = false;
-  send(messages);
+  console_->answered(messages);
   if (state_ != ClientState::closing) go_on();
 }
 

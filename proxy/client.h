@@ -23,6 +23,7 @@
 namespace proxy {
 
 class ClientLogin;
+class ConsoleSession;
 class Server;
 class Worker;
 struct Identity;
@@ -289,18 +290,24 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   bool streaming() const { return streaming_left_ > 0 && !dropping_; }
 
   void console_answer(std::string_view messages);
-  bool may_act() const { return console_acts_; }
+  // What is kept of its two streams: SHOW SOCKETS.
+  struct Kept {
+    std::size_t input, streaming, sent, unsent;
+  };
+  std::string_view console_user() const;  // "" when it is no console
+  Kept kept() const { return {input_.size(), streaming_left_, out_sent_, unsent()}; }
 
   // --- login ----------------------------------------------------------------------------------------
   ClientLogin* login() { return login_.get(); }
   // The session is open: what the first server said goes out, and statements may come.
   void welcome(std::string_view parameters);
-  void open_console(bool may_act);
+  void open_console();
   void secret_found(conf::Result<std::optional<std::string>> secret);
   void cancel_delivered();
 
   void close_socket() { socket_.close(); }
   net::Socket& socket() { return socket_; }
+  const net::Socket& socket() const { return socket_; }
   std::string peer() const;
   std::string tls_description() const {
     return socket_.tls() == nullptr ? "" : socket_.tls()->describe();
@@ -336,7 +343,6 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   bool hinges_on_answers(const Scan& scan) const;
   void leave_if_done();
   bool tenant_may_change() const;
-  std::size_t process_console(std::string_view bytes);
   void on_end_of_input(bool failed);
 
   Worker& worker_;
@@ -345,8 +351,6 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   ClientState state_ = ClientState::login;
   bool input_ended_ = false;
   bool discarding_ = false;            // after an error: everything up to Sync is ignored
-  bool console_acts_ = false;
-  bool console_busy_ = false;
   bool in_process_ = false;
   bool dropping_ = false;              // what is streaming goes nowhere
   bool streams_follow_ = false;
@@ -358,7 +362,7 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   std::size_t waiting_size_ = 0;       // of the batch at the start of input_
   std::size_t waiting_streams_ = 0;    // bytes of its last message that are not in input_
   std::unique_ptr<std::string> refusal_;       // an ErrorResponse that is about to be sent
-  std::unique_ptr<std::string> console_user_;
+  std::unique_ptr<ConsoleSession> console_;    // null: no console
   std::string input_;                  // what has arrived and cannot be used yet
   std::string out_;
   std::size_t out_sent_ = 0;

@@ -5,6 +5,7 @@
 
 #include "conf/row.h"
 #include "proxy/auth_rules.h"
+#include "conf/sections.h"
 #include "proxy/client.h"
 #include "proxy/log.h"
 #include "proxy/random.h"
@@ -20,7 +21,7 @@ namespace proxy {
 namespace {
 
 // The name of the console's database (PgBouncer's is "pgbouncer").
-constexpr std::string_view kConsole = "pgsluice";
+constexpr std::string_view kConsole = conf::kAdminDatabase;
 
 }  // namespace
 
@@ -338,6 +339,10 @@ void ClientLogin::ask_again() {
   worker_.shared().tell_control(SecretWanted{client_.id(), cluster_, asked_.user});
 }
 
+bool ClientLogin::may_be_console() const {
+  return stage_ == Stage::packet || stage_ == Stage::tls_handshake || asked_.database == kConsole;
+}
+
 void ClientLogin::challenge() {
   const bool md5_is_usual = worker_.settings().auth_query_user.empty();
   // Of somebody unknown Postgres supposes what password_encryption says; so do we where we look up there.
@@ -522,13 +527,12 @@ void ClientLogin::authenticated() {
     const auto listed = [this](const std::vector<std::string>& users) {
       return std::ranges::find(users, asked_.user) != users.end();
     };
-    const bool admin = listed(settings.admin_users);
-    if (!admin && !listed(settings.admin_stats_users)) {
+    if (!listed(settings.admin_users) && !listed(settings.admin_stats_users)) {
       fail(wire::sqlstate::kInsufficientPrivilege,
            "user \"" + asked_.user + "\" is not among admin.users or admin.stats_users");
       return;
     }
-    client_.open_console(admin);
+    client_.open_console();
     return;
   }
   open_session();

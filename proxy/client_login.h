@@ -38,6 +38,8 @@ class ClientLogin {
   void cancel_delivered();
   // Nothing that a person sent has arrived yet, or it was a cancel: not worth a warning when it ends.
   bool said_nothing() const { return stage_ <= Stage::packet || stage_ == Stage::cancelling; }
+  // It asks for the console, or has not said yet what it asks for.
+  bool may_be_console() const;
   const net::Peer& peer() const { return peer_; }
   const wire::Login& asked() const { return asked_; }
 

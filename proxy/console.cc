@@ -1,313 +1,309 @@
 #include "proxy/console.h"
 
 #include <algorithm>
-#include <cctype>
-#include <cstdio>
+#include <utility>
 
-#include "conf/render.h"
+#include "conf/nearest.h"
+#include "conf/row.h"
+#include "proxy/console_tables.h"
 #include "proxy/control.h"
 #include "proxy/log.h"
-#include "proxy/version.h"
 #include "proxy/wire/sqlstate.h"
 
 namespace proxy {
 namespace {
 
-using wire::Column;
-using enum wire::ColumnType;
-
-constexpr Column kClientColumns[] = {
-    {"type", text},       {"addr", text},            {"port", int8},
-    {"id", text},         {"state", text},           {"waiting_for", text}, {"user", text},
-    {"database", text},   {"tenant", text},          {"peer", text},        {"node", text},
-    {"server_pid", int8}, {"pinned", text},          {"floor", text},       {"statements", int8},
-    {"age_seconds", int8}, {"quiet_seconds", int8},  {"prepared", int8},    {"tls", text}};
-constexpr Column kServerColumns[] = {
-    {"type", text},     {"addr", text},        {"port", int8},
-    {"node", text},     {"role", text},        {"state", text},       {"user", text},
-    {"database", text}, {"pid", int8},         {"client", text},      {"transaction", text},
-    {"prepared", int8}, {"age_seconds", int8}, {"idle_seconds", int8}, {"tls", text},
-    {"worker", int8}};
-constexpr Column kPoolColumns[] = {
-    {"database", text}, {"user", text},      {"node", text},    {"role", text},
-    {"cl_active", int8}, {"cl_waiting", int8}, {"sv_active", int8}, {"sv_idle", int8},
-    {"sv_login", int8}, {"pool_size", int8}, {"maxwait_us", int8}, {"pool_mode", text}};
-
-std::string number(std::uint64_t value) { return std::to_string(value); }
-std::string number(std::int64_t value) { return std::to_string(value); }
-
-std::string microseconds(conf::Nanos time) { return number(time.count() / 1000); }
-
-void ready(std::string& out) {
-  wire::append_ready_for_query(out, wire::TransactionStatus::idle);
-}
-
-std::string table(std::span<const Column> columns, const Rows& rows) {
-  std::string out;
-  wire::append_row_description(out, columns);
-  for (const auto& row : rows) wire::append_data_row(out, row);
-  wire::append_command_complete(out, "SHOW");
-  ready(out);
-  return out;
-}
+// How often the workers' silence is looked at.
+constexpr conf::Millis kPatienceTick{100};
 
 std::string error(std::string_view sqlstate, std::string_view message, std::string_view hint = {}) {
   std::string out;
   wire::append_error(
       out, {.severity = "ERROR", .sqlstate = sqlstate, .message = message, .detail = {}, .hint = hint});
-  ready(out);
   return out;
 }
 
-// "  show  Pools ; " -> "SHOW POOLS"
-std::string canonical(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    const bool blank = std::isspace(static_cast<unsigned char>(c)) != 0 || c == ';';
-    if (blank) {
-      if (!out.empty() && out.back() != ' ') out += ' ';
-    } else {
-      out += static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
-    }
-  }
-  while (!out.empty() && out.back() == ' ') out.pop_back();
-  return out;
+std::size_t count_words(std::string_view words) {
+  return 1 + static_cast<std::size_t>(std::ranges::count(words, ' '));
 }
 
 }  // namespace
 
-std::span<const Column> client_columns() { return kClientColumns; }
-std::span<const Column> server_columns() { return kServerColumns; }
-std::span<const Column> pool_columns() { return kPoolColumns; }
-
 struct Console::Command {
   std::string_view words;
-  std::string_view help;
-  bool acts;  // for admin.users only
+  std::string_view help;  // begins with the arguments
+  bool acts;              // for admin.users only
   void (Console::*run)(const ConsoleCommand&);
+  std::size_t least_arguments = 0, most_arguments = 0;
+  std::span<const wire::Column> columns = {};  // of what it shows
 };
 
 // To add a command: a row here (SHOW HELP and dispatch follow from it) and its method.
 const Console::Command Console::kCommands[] = {
-    {"SHOW HELP", "this list", false, &Console::show_help},
-    {"SHOW NODES", "every node: role, health, lag, position", false, &Console::show_nodes},
-    {"SHOW POOLS", "servers and clients per node, database and user", false, &Console::show_pools},
-    {"SHOW CLIENTS", "every client connection", false, &Console::show_clients},
-    {"SHOW SERVERS", "every server connection", false, &Console::show_servers},
-    {"SHOW TENANTS", "limits and use of every tenant", false, &Console::show_tenants},
-    {"SHOW STATS", "statements by node, class and tenant, with percentiles in microseconds", false,
-     &Console::show_stats},
-    {"SHOW CONFIG", "every option, its value and default", false, &Console::show_config},
-    {"SHOW VERSION", "the version of this program", false, &Console::show_version},
+    {"SHOW HELP", "this list", false, &Console::show_help, 0, 0, columns::kHelp},
+    {"SHOW NODES", "every node: role, health, lag, position", false, &Console::show_nodes, 0, 0, columns::kNodes},
+    {"SHOW POOLS", "clients and servers per database and user, over all nodes", false, &Console::show_pools, 0, 0,
+     columns::kPools},
+    {"SHOW NODE_POOLS", "servers per database, user and node", false, &Console::show_node_pools, 0, 0,
+     columns::kNodePools},
+    {"SHOW CLIENTS", "every client connection", false, &Console::show_clients, 0, 0, columns::kClients},
+    {"SHOW SERVERS", "every server connection", false, &Console::show_servers, 0, 0, columns::kServers},
+    {"SHOW SOCKETS", "both, with what is buffered", false, &Console::show_sockets, 0, 0, columns::kSockets},
+    {"SHOW ACTIVE_SOCKETS", "those with something buffered", false, &Console::show_active_sockets, 0, 0,
+     columns::kSockets},
+    {"SHOW DATABASES", "what clients may connect to, and what is in use", false, &Console::show_databases, 0, 0,
+     columns::kDatabases},
+    {"SHOW USERS", "users with a section and users seen", false, &Console::show_users, 0, 0, columns::kUsers},
+    {"SHOW TENANTS", "limits and use of every tenant", false, &Console::show_tenants, 0, 0, columns::kTenants},
+    {"SHOW STATS", "statements, transactions, bytes and times by database; times in microseconds", false,
+     &Console::show_stats, 0, 0, columns::kStats},
+    {"SHOW STATS_TOTALS", "the total_... of SHOW STATS", false, &Console::show_stats_totals, 0, 0,
+     columns::kStatsPart},
+    {"SHOW STATS_AVERAGES", "the avg_... of SHOW STATS: over the last admin.stats_period", false,
+     &Console::show_stats_averages, 0, 0, columns::kStatsPart},
+    {"SHOW TOTALS", "SHOW STATS over all databases", false, &Console::show_totals, 0, 0, columns::kTotals},
+    {"SHOW STATEMENTS", "by node, class and tenant, with percentiles in microseconds", false,
+     &Console::show_statements, 0, 0, columns::kStatements},
+    {"SHOW ROUTES", "why statements went where they went", false, &Console::show_reasons, 0, 0, columns::kReasons},
+    {"SHOW PINS", "what has tied clients to their servers", false, &Console::show_reasons, 0, 0,
+     columns::kReasons},
+    {"SHOW REFUSALS", "what was refused, and why connections were closed", false, &Console::show_reasons, 0, 0,
+     columns::kReasons},
+    {"SHOW LISTS", "how many there are of everything", false, &Console::show_lists, 0, 0, columns::kLists},
+    {"SHOW MEM", "memory by what it is for", false, &Console::show_mem, 0, 0, columns::kMem},
+    {"SHOW CONFIG", "every option, its value and default", false, &Console::show_config, 0, 0, columns::kConfig},
+    {"SHOW STATE", "active, draining, ...", false, &Console::show_state, 0, 0, columns::kState},
+    {"SHOW VERSION", "the version of this program", false, &Console::show_version, 0, 0, columns::kVersion},
+    {"SHOW DNS_HOSTS", "names of nodes and their addresses", false, &Console::show_dns_hosts, 0, 0,
+     columns::kDnsHosts},
+    {"SHOW DNS_ZONES", "empty: zones are not watched", false, &Console::show_nothing, 0, 0, columns::kDnsZones},
+    {"SHOW PEERS", "empty: processes do not know of each other", false, &Console::show_nothing, 0, 0,
+     columns::kPeers},
+    {"SHOW PEER_POOLS", "empty, as SHOW PEERS", false, &Console::show_nothing, 0, 0, columns::kPeerPools},
+    {"SHOW FDS", "refused: descriptors are handed to nobody", false, &Console::show_fds},
+    {"SET", "OPTION = VALUE: until the file is read again", true, &Console::set, 3, 3},
     {"RELOAD", "read the configuration file again", true, &Console::reload},
-    {"SHUTDOWN", "finish transactions, then exit; a second time: exit now", true,
-     &Console::shutdown},
+    {"SHUTDOWN", "finish transactions, then exit; a second time: exit now", true, &Console::shutdown},
 };
+
+Console::Console(Control& control, metrics::LabelNames names)
+    : control_(control),
+      names_(std::move(names)),
+      patience_(control.loop(), [this] { lose_patience(); }),
+      rates_(control.loop().now()),
+      stats_period_(control.loop(), [this] {
+        rates_.period_ended(control_.loop().now(), database_totals());
+      }) {
+  settings_changed();
+}
+
+void Console::settings_changed() {
+  const conf::Millis period = control_.settings().admin_stats_period;
+  if (std::exchange(period_, period) != period) stats_period_.every(period);
+}
+
+Console::Meaning Console::understand(std::span<const ConsoleWord> words) {
+  std::vector<ConsoleWord> said(words.begin(), words.end());
+  if (!said.empty() && said.front().is("HELP")) said.insert(said.begin(), {"SHOW", 0});
+  Meaning meaning;
+  for (const Command& command : kCommands) {
+    const std::size_t own = count_words(command.words);
+    if (said.size() < own) continue;
+    std::string first;
+    bool quoted = false;
+    for (std::size_t i = 0; i < own; ++i) {
+      first += (i == 0 ? "" : " ") + upper_case(said[i].text);
+      quoted |= said[i].quote != 0;
+    }
+    if (first != command.words || quoted) continue;
+    const std::size_t arguments = said.size() - own;
+    if (arguments < command.least_arguments || arguments > command.most_arguments) {
+      meaning.problem = std::string(command.words) + " is not followed by " +
+                        (arguments == 0 ? "nothing" : std::to_string(arguments) + " words");
+      meaning.hint = std::string(command.words) + " " + std::string(command.help);
+      continue;
+    }
+    meaning = {};
+    meaning.words = command.words;
+    meaning.columns = command.columns;
+    for (std::size_t i = own; i < said.size(); ++i) meaning.arguments.push_back(said[i].text);
+    return meaning;
+  }
+  if (!meaning.problem.empty()) return meaning;
+  std::string text;
+  for (const ConsoleWord& word : said) text += (text.empty() ? "" : " ") + word.text;
+  if (text.size() > 60) text = text.substr(0, 60) + "...";
+  meaning.problem = "unknown console command \"" + text + "\"";
+  // Of what has as many words as the command: arguments do not count as mistakes.
+  std::string_view best;
+  std::size_t fewest = 3;
+  for (const Command& command : kCommands) {
+    std::string begins;
+    for (std::size_t i = 0; i < std::min(count_words(command.words), said.size()); ++i)
+      begins += (i == 0 ? "" : " ") + upper_case(said[i].text);
+    if (begins.size() > 2 * command.words.size()) continue;
+    const std::size_t edits = conf::edit_distance(begins, command.words);
+    if (edits < fewest) {
+      fewest = edits;
+      best = command.words;
+    }
+  }
+  meaning.hint = best.empty() ? "SHOW HELP lists the commands."
+                              : "Did you mean " + std::string(best) + "? SHOW HELP lists the commands.";
+  return meaning;
+}
 
 void Console::answer(const ClientId& client, std::string messages) {
   control_.shared().workers[client.worker]->post(ConsoleAnswer{client, std::move(messages)});
 }
 
-void Console::command(const ConsoleCommand& asked) {
-  const std::string words = canonical(asked.text);
-  if (words.empty()) {
-    std::string out;
-    wire::append_empty_query_response(out);
-    ready(out);
-    answer(asked.client, std::move(out));
-    return;
-  }
-  for (const Command& command : kCommands) {
-    if (command.words != words && !(words == "HELP" && command.words == "SHOW HELP")) continue;
-    if (command.acts && !asked.may_act) {
-      answer(asked.client,
-             error(wire::sqlstate::kInsufficientPrivilege,
-                   "user \"" + asked.user + "\" may look but not act: it is not among admin.users"));
-      return;
-    }
-    if (command.acts) log_info("console user=" + asked.user + " command=" + words);
-    (this->*command.run)(asked);
-    return;
-  }
-  answer(asked.client, error(wire::sqlstate::kSyntaxError, "unknown console command \"" + words + "\"",
-                             "SHOW HELP lists the commands."));
+void Console::show(const ConsoleCommand& asked, std::span<const wire::Column> columns, const Rows& rows,
+                   std::string before) {
+  std::string out;
+  if (asked.describe) wire::append_row_description(out, columns, asked.formats);
+  for (const auto& row : rows) wire::append_data_row(out, row, columns, asked.formats);
+  out += before;
+  wire::append_command_complete(out, "SHOW");
+  answer(asked.client, std::move(out));
 }
 
-void Console::ask_workers(const ClientId& client, ConsoleQuestion question, std::string argument,
-                          std::function<std::string(Rows)> finish) {
+void Console::command(const ConsoleCommand& asked) {
+  const auto found = std::ranges::find(kCommands, asked.words, &Command::words);
+  if (found == std::end(kCommands)) return answer(asked.client, error(wire::sqlstate::kSyntaxError, asked.words));
+  if (found->acts && !asked.may_act) {
+    answer(asked.client,
+           error(wire::sqlstate::kInsufficientPrivilege,
+                 "user \"" + asked.user + "\" may look but not act: it is not among admin.users"));
+    return;
+  }
+  // Of SET only the option: its value may be a secret.
+  if (found->acts) {
+    std::string line = "console user=" + asked.user + " command=" + asked.words;
+    for (const std::string& argument : asked.arguments) {
+      line += " " + conf::quote(argument);
+      if (asked.words == "SET") break;
+    }
+    log_info(line);
+  }
+  (this->*found->run)(asked);
+}
+
+// --- asking the workers ----------------------------------------------------------------------------
+
+void Console::ask_workers(const ConsoleCommand& asked, std::span<const wire::Column> columns,
+                          ConsoleQuestion question, Finish finish) {
   const std::uint64_t ticket = ++last_ticket_;
-  pending_[ticket] = {client, control_.shared().workers.size(), {}, std::move(finish)};
-  for (Worker* worker : control_.shared().workers)
-    worker->post(ConsoleAsk{ticket, question, argument});
+  Pending& pending = pending_[ticket];
+  pending = {.asked = asked, .columns = columns, .silent_since = {}, .heard = {}, .finish = std::move(finish)};
+  const conf::Instant now = control_.loop().now();
+  for (Worker* worker : control_.shared().workers) {
+    pending.silent_since[worker->number()] = now;
+    worker->post(ConsoleAsk{.ticket = ticket, .question = question, .servers = {}, .identities = {}});
+  }
+  if (!patience_.armed()) patience_.every(kPatienceTick);
+}
+
+// For tables whose rows the workers make.
+void Console::ask_rows(const ConsoleCommand& asked, std::span<const wire::Column> columns,
+                       ConsoleQuestion question) {
+  ask_workers(asked, columns, question, [this, columns](const ConsoleCommand& command, Heard&& heard, std::string notices) {
+    std::string out;
+    if (command.describe) wire::append_row_description(out, columns, command.formats);
+    out += heard.rows;
+    out += notices;
+    wire::append_command_complete(out, "SHOW");
+    answer(command.client, std::move(out));
+  });
+}
+
+// For tables of what is in use.
+void Console::ask_use(const ConsoleCommand& asked, Finish finish) {
+  ask_workers(asked, {}, ConsoleQuestion::use, std::move(finish));
 }
 
 void Console::rows(ConsoleRows&& message) {
   const auto found = pending_.find(message.ticket);
-  if (found == pending_.end()) return;
+  if (found == pending_.end()) return;  // too late: it has been answered without
   Pending& pending = found->second;
-  std::ranges::move(message.rows, std::back_inserter(pending.rows));
-  if (--pending.left > 0) return;
-  answer(pending.client, pending.finish(std::move(pending.rows)));
+  // Each piece at once, so that ten thousand clients are not a long stop of this thread.
+  for (const auto& row : message.rows)
+    wire::append_data_row(pending.heard.rows, row, pending.columns, pending.asked.formats);
+  std::ranges::move(message.identities, std::back_inserter(pending.heard.identities));
+  if (!message.last) {
+    pending.silent_since[message.worker] = control_.loop().now();
+    return;
+  }
+  pending.heard.workers.push_back(message.use);
+  pending.silent_since.erase(message.worker);
+  if (pending.silent_since.empty()) complete(found);
+}
+
+void Console::lose_patience() {
+  const conf::Instant now = control_.loop().now();
+  for (auto pending = pending_.begin(); pending != pending_.end();) {
+    const auto one = pending++;
+    if (std::ranges::all_of(one->second.silent_since,
+                            [now](const auto& worker) { return now - worker.second >= kPatience; }))
+      complete(one);
+  }
+  if (pending_.empty()) patience_.stop();
+}
+
+void Console::complete(std::map<std::uint64_t, Pending>::iterator found) {
+  Pending pending = std::move(found->second);
   pending_.erase(found);
+  std::string notices;
+  for (const auto& [worker, since] : pending.silent_since)
+    wire::append_notice(notices, {.severity = "WARNING",
+                                  .sqlstate = "01000",
+                                  .message = "worker " + std::to_string(worker) + " has not answered within " +
+                                             conf::print(kPatience) + ": what it has is missing here"});
+  pending.finish(pending.asked, std::move(pending.heard), std::move(notices));
 }
 
 void Console::show_help(const ConsoleCommand& asked) {
-  constexpr Column columns[] = {{"command", text}, {"who", text}, {"what", text}};
   Rows rows;
   for (const Command& command : kCommands)
     rows.push_back({std::string(command.words), command.acts ? "admin.users" : "admin.stats_users",
                     std::string(command.help)});
-  answer(asked.client, table(columns, rows));
+  show(asked, columns::kHelp, rows);
 }
 
-void Console::show_version(const ConsoleCommand& asked) {
-  constexpr Column columns[] = {{"version", text}};
-  answer(asked.client, table(columns, {{"pgsluice " + std::string(kVersion)}}));
+// --- the process -----------------------------------------------------------------------------------
+
+void Console::done(const ConsoleCommand& asked, const std::vector<std::string>& notes) {
+  std::string out;
+  for (const std::string& note : notes)
+    wire::append_notice(out, {.severity = "NOTICE", .sqlstate = "00000", .message = note});
+  wire::append_command_complete(out, asked.words);
+  answer(asked.client, std::move(out));
 }
 
-void Console::show_config(const ConsoleCommand& asked) {
-  constexpr Column columns[] = {
-      {"key", text}, {"value", text}, {"default", text}, {"changeable", text}};
-  Rows rows;
-  for (const conf::ConfigRow& row : conf::config_rows(control_.settings()))
-    rows.push_back({row.key, row.value, row.default_value, row.changeable ? "yes" : "no"});
-  answer(asked.client, table(columns, rows));
-}
-
-void Console::show_nodes(const ConsoleCommand& asked) {
-  constexpr Column columns[] = {
-      {"cluster", text},      {"node", text},        {"address", text},   {"role", text},
-      {"health", text},       {"why", text},         {"accepted", text},  {"lag_ms", int8},
-      {"serves_reads", text}, {"lsn", text},         {"timeline", int8},  {"in_flight", int8},
-      {"latency_us", int8},   {"probe_us", int8},    {"probe_age_ms", int8}, {"system_id", text},
-      {"version", text},      {"error", text}};
-  const std::vector<ClusterReport> clusters = control_.monitor().clusters();
-  Rows rows;
-  for (const NodeReport& node : control_.monitor().report()) {
-    const auto cluster = std::ranges::find(clusters, node.cluster, &ClusterReport::name);
-    const bool accepted =
-        cluster != clusters.end() && cluster->primary && *cluster->primary == node.id;
-    const routing::NodeLoad& load = control_.shared().loads[routing::index(node.id)];
-    const auto optional = [](const auto& value, auto&& print) {
-      return value ? std::optional<std::string>(print(*value)) : std::nullopt;
-    };
-    rows.push_back(
-        {node.cluster, node.address, node.ip, std::string(name(node.role)),
-         std::string(name(node.health)), node.why,
-         accepted ? "primary" : node.role == routing::NodeRole::primary ? "fenced" : "",
-         optional(node.lag, [](conf::Millis lag) { return number(lag.count()); }),
-         node.role == routing::NodeRole::replica
-             ? (node.health == routing::NodeHealth::up && node.lag_ok ? "yes" : "no")
-             : "",
-         routing::print(node.position), number(static_cast<std::uint64_t>(node.timeline)),
-         number(static_cast<std::int64_t>(load.in_flight.load(std::memory_order_relaxed))),
-         number(static_cast<std::uint64_t>(load.latency_us.load(std::memory_order_relaxed))),
-         optional(node.latency, [](conf::Micros time) { return number(time.count()); }),
-         optional(node.last_success, [](conf::Millis age) { return number(age.count()); }),
-         number(node.system_id), node.server_version, node.error});
+void Console::set(const ConsoleCommand& asked) {
+  if (asked.arguments[1] != "=" && upper_case(asked.arguments[1]) != "TO") {
+    answer(asked.client, error(wire::sqlstate::kSyntaxError, "expected SET OPTION = VALUE"));
+    return;
   }
-  answer(asked.client, table(columns, rows));
-}
-
-void Console::show_tenants(const ConsoleCommand& asked) {
-  constexpr Column columns[] = {{"tenant", text},  {"rate", int8},   {"burst", int8},
-                                {"concurrency", int8}, {"running", int8}, {"served", int8},
-                                {"failed", int8},  {"p50_us", int8}, {"p99_us", int8}};
-  std::vector<const metrics::WorkerMetrics*> workers;
-  for (const Worker* worker : control_.shared().workers) workers.push_back(&worker->metrics());
-  std::map<std::uint16_t, metrics::SeriesTotals> by_tenant;
-  for (const metrics::SeriesTotals& series : metrics::totals(workers))
-    by_tenant[series.key.tenant].merge(series);
-  Rows rows;
-  for (const pool::Tenant* tenant : control_.shared().tenants.all()) {
-    const metrics::SeriesTotals& totals = by_tenant[tenant->number];
-    const auto value = [](const std::atomic<std::int64_t>& word) {
-      return number(word.load(std::memory_order_relaxed));
-    };
-    rows.push_back({tenant->name, value(tenant->rate), value(tenant->burst),
-                    value(tenant->concurrency), value(tenant->running), number(totals.served),
-                    number(totals.failed), microseconds(totals.total.quantile(0.5)),
-                    microseconds(totals.total.quantile(0.99))});
-  }
-  answer(asked.client, table(columns, rows));
-}
-
-void Console::show_stats(const ConsoleCommand& asked) {
-  constexpr Column columns[] = {{"node", text},         {"role", text},          {"class", text},
-                                {"tenant", text},       {"served", int8},        {"failed", int8},
-                                {"p50_us", int8},       {"p99_us", int8},        {"server_p50_us", int8},
-                                {"server_p99_us", int8}, {"queue_p99_us", int8}};
-  std::vector<const metrics::WorkerMetrics*> workers;
-  for (const Worker* worker : control_.shared().workers) workers.push_back(&worker->metrics());
-  const std::vector<const pool::Tenant*> tenants = control_.shared().tenants.all();
-  Rows rows;
-  for (const metrics::SeriesTotals& series : metrics::totals(workers)) {
-    const auto tenant = std::ranges::find(tenants, series.key.tenant, &pool::Tenant::number);
-    std::string node;
-    for (const NodeReport& report : control_.monitor().report())
-      if (routing::index(report.id) == series.key.node) node = report.address;
-    rows.push_back({node, std::string(name(static_cast<routing::NodeRole>(series.key.role))),
-                    std::string(name(static_cast<routing::StatementClass>(series.key.kind))),
-                    tenant == tenants.end() ? "other" : (*tenant)->name, number(series.served),
-                    number(series.failed), microseconds(series.total.quantile(0.5)),
-                    microseconds(series.total.quantile(0.99)),
-                    microseconds(series.server.quantile(0.5)),
-                    microseconds(series.server.quantile(0.99)),
-                    microseconds(series.queue.quantile(0.99))});
-  }
-  answer(asked.client, table(columns, rows));
-}
-
-void Console::show_clients(const ConsoleCommand& asked) {
-  ask_workers(asked.client, ConsoleQuestion::clients, {},
-              [](Rows rows) { return table(kClientColumns, rows); });
-}
-
-void Console::show_servers(const ConsoleCommand& asked) {
-  ask_workers(asked.client, ConsoleQuestion::servers, {},
-              [](Rows rows) { return table(kServerColumns, rows); });
-}
-
-// The same pool in several workers is one pool: counts are added, the longest wait is the pool's.
-void Console::show_pools(const ConsoleCommand& asked) {
-  ask_workers(asked.client, ConsoleQuestion::pools, {}, [](Rows rows) {
-    std::map<std::vector<std::optional<std::string>>, std::vector<std::optional<std::string>>> pools;
-    for (auto& row : rows) {
-      const std::vector<std::optional<std::string>> key(row.begin(), row.begin() + 4);
-      const auto [found, fresh] = pools.try_emplace(key, row);
-      if (fresh) continue;
-      for (std::size_t column = 4; column <= 8; ++column)
-        found->second[column] =
-            std::to_string(std::stoll(*found->second[column]) + std::stoll(*row[column]));
-      found->second[10] = std::to_string(std::max(std::stoll(*found->second[10]), std::stoll(*row[10])));
-    }
-    Rows joined;
-    for (auto& [key, row] : pools) joined.push_back(std::move(row));
-    return table(kPoolColumns, joined);
-  });
+  const conf::Status status = control_.set(asked.arguments[0], asked.arguments[2]);
+  if (status) return done(asked, {});
+  answer(asked.client, error(conf::find_option(asked.arguments[0]) == nullptr
+                                 ? wire::sqlstate::kUndefinedObject
+                                 : wire::sqlstate::kInvalidParameterValue,
+                             status.error().message));
 }
 
 void Console::reload(const ConsoleCommand& asked) {
   std::vector<std::string> notes;
-  const conf::Status status = control_.reload(&notes);
-  if (!status) {
+  if (const conf::Status status = control_.reload(&notes); !status) {
     answer(asked.client,
            error("F0000", "nothing has changed: " + status.error().message));  // config_file_error
     return;
   }
-  std::string out;
-  for (const std::string& note : notes)
-    wire::append_notice(out, {.severity = "NOTICE", .sqlstate = "00000", .message = note});
-  wire::append_command_complete(out, "RELOAD");
-  ready(out);
-  answer(asked.client, std::move(out));
+  done(asked, notes);
 }
 
 void Console::shutdown(const ConsoleCommand& asked) {
-  std::string out;
-  wire::append_command_complete(out, "SHUTDOWN");
-  ready(out);
-  answer(asked.client, std::move(out));
+  done(asked, {});
   control_.begin_drain("console user=" + asked.user);
 }
 

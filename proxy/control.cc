@@ -183,7 +183,7 @@ Control::Control(std::string file, std::shared_ptr<const conf::Settings> setting
       shared_(shared),
       status_(status),
       mailbox_(loop_, [this](ControlMessage&& message) { receive(std::move(message)); }),
-      console_(*this),
+      console_(*this, metrics_source(status, shared).names),
       accept_again_(loop_,
                     [this] {
                       for (Listener& one : listeners_)
@@ -336,21 +336,36 @@ conf::Status Control::reload(std::vector<std::string>* notes) {
   };
   auto loaded = conf::load_file(file_);
   if (!loaded) return refused(loaded.error());
-  auto tls = make_tls(**loaded);
-  if (!tls) return refused(tls.error());
   for (const std::string& option : conf::changes_needing_restart(*settings_, **loaded))
     notes->push_back(option + " takes effect at the next start");
-  settings_ = *loaded;
+  if (const conf::Status applied = apply(*loaded); !applied) {
+    notes->clear();
+    return refused(applied.error());
+  }
+  status_.set_reload(true);
+  log_info("reloaded " + file_);
+  for (const std::string& note : *notes) log_warning("reload: " + note);
+  return conf::ok;
+}
+
+conf::Status Control::apply(std::shared_ptr<const conf::Settings> settings) {
+  auto tls = make_tls(*settings);
+  if (!tls) return tls.error();
+  settings_ = std::move(settings);
   client_tls_ = tls->client;
   server_tls_ = tls->server;
   set_log_level(settings_->log_level);
   shared_.tenants.reload(*settings_);
   monitor_->reload(settings_);
+  console_.settings_changed();
   tell_workers([this] { return SettingsChanged{settings_, client_tls_, server_tls_}; });
-  status_.set_reload(true);
-  log_info("reloaded " + file_);
-  for (const std::string& note : *notes) log_warning("reload: " + note);
   return conf::ok;
+}
+
+conf::Status Control::set(const std::string& option, const std::string& value) {
+  auto changed = conf::with_option(*settings_, option, value);
+  if (!changed) return changed.error();
+  return apply(*changed);
 }
 
 void Control::begin_drain(std::string_view why) {

@@ -59,14 +59,19 @@ class Control {
   // --- for the console ------------------------------------------------------------------------------
   const conf::Settings& settings() const { return *settings_; }
   Shared& shared() { return shared_; }
+  net::Loop& loop() { return loop_; }
   const Monitor& monitor() const { return *monitor_; }
+  bool draining() const { return draining_; }
   // Loads the file again. The error says why nothing has changed; `notes` what takes a restart.
   conf::Status reload(std::vector<std::string>* notes);
+  // Gives one option another value, until the file is read again.
+  conf::Status set(const std::string& option, const std::string& value);
   void begin_drain(std::string_view why);
   void stop_now(std::string_view why);
 
  private:
   void receive(ControlMessage&& message);
+  conf::Status apply(std::shared_ptr<const conf::Settings> settings);
   void accept_from(int listener);
   void broadcast_topology(std::shared_ptr<const routing::Topology> topology);
   template <class Make>

@@ -12,12 +12,14 @@
 #include "pool/address_counts.h"
 #include "pool/budget.h"
 #include "proxy/net/socket.h"
+#include "proxy/wire/backend.h"
 #include "routing/catalog.h"
 #include "routing/topology.h"
 
 namespace proxy {
 
 class Server;
+struct Identity;
 
 // Names a client across threads and time. It may be gone: whoever holds an id looks it up.
 struct ClientId {
@@ -31,8 +33,30 @@ std::string print(const ClientId& id);
 // A table that the console shows: rows of text, in the columns of the command.
 using Rows = std::vector<std::vector<std::optional<std::string>>>;
 
-// What a console command asks of every worker.
-enum class ConsoleQuestion : std::uint8_t { clients, servers, pools };
+// What a console command asks of every worker: rows of SHOW CLIENTS and its kin, or how much is in use.
+enum class ConsoleQuestion : std::uint8_t { clients, servers, sockets, active_sockets, use };
+
+// What a worker has of one pool, and of one (database, user) with its pools.
+struct PoolUse {
+  std::string node, role;
+  std::int64_t waiting = 0;
+  std::int64_t active = 0, idle = 0, cleaning = 0, connecting = 0;  // servers
+  std::int64_t cancels = 0, canceled = 0;  // cancels under way; servers kept back until theirs has arrived
+  std::int64_t limit = 0;                  // of servers, over all workers
+  conf::Micros longest_wait{0};
+};
+struct IdentityUse {
+  std::string database, user;
+  conf::PoolMode mode{};
+  std::int64_t clients = 0;  // that are logged in, those that wait included
+  std::int64_t waiting = 0;
+  conf::Micros longest_wait{0};
+  std::vector<PoolUse> pools;
+};
+// And in all.
+struct WorkerUse {
+  std::int64_t clients = 0, logging_in = 0, consoles = 0, free_slots = 0, servers = 0, spare_buffers = 0;
+};
 
 // --- to a worker -----------------------------------------------------------------------------------
 
@@ -84,9 +108,13 @@ struct SecretFound {
 struct ConsoleAsk {
   std::uint64_t ticket = 0;
   ConsoleQuestion question{};
-  std::string argument;
+  // A worker answers in pieces, one per turn of its loop, and asks itself for the next.
+  std::size_t from = 0;                       // the slot of the next client
+  std::vector<const Server*> servers;         // those whose turn has not come
+  std::vector<std::string> identities;        // by their keys: one may be forgotten meanwhile
 };
-// What the control thread answers to a console command: whole messages, ready to be sent.
+// What the control thread answers to a console command: whole messages, ready to be sent. When the client is
+// ready for the next is for its ConsoleSession to say.
 struct ConsoleAnswer {
   ClientId client;
   std::string messages;
@@ -124,13 +152,21 @@ struct SecretDoubted {
 };
 struct ConsoleCommand {
   ClientId client;
-  std::string text;
-  bool may_act = false;  // an admin; else only SHOW
   std::string user;
+  bool may_act = false;                // an admin; else only SHOW
+  std::string words;                   // the command's, as in the console's table
+  std::vector<std::string> arguments;  // what follows them, without quotes
+  bool describe = true;                // its rows come with their description
+  std::vector<wire::Format> formats;   // and in these formats
 };
+// A piece of the answer to a ConsoleAsk.
 struct ConsoleRows {
   std::uint64_t ticket = 0;
+  std::size_t worker = 0;
+  bool last = false;
   Rows rows;
+  std::vector<IdentityUse> identities;
+  WorkerUse use;  // with the last piece
 };
 // A worker has nothing left to drain.
 struct WorkerDrained {

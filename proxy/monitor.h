@@ -62,6 +62,7 @@ class Monitor {
   // For the console; control thread only, as everything here.
   std::vector<NodeReport> report() const;
   std::vector<ClusterReport> clusters() const;
+  std::size_t look_ups() const { return resolver_.under_way(); }
 
   static constexpr conf::Millis kPublishFloor{2};
 

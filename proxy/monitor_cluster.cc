@@ -474,6 +474,9 @@ std::vector<NodeReport> ClusterMonitor::report() const {
     row.cluster = name_;
     row.address = node->address.name();
     row.ip = state.ips.empty() ? "" : state.ips.front();
+    row.host = node->address.host;
+    row.ips = state.ips;
+    row.next_look_up = node->prober.next_look_up();
     row.id = node->id;
     row.role = state.role;
     row.health = state.health;

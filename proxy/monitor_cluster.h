@@ -21,6 +21,9 @@ namespace proxy {
 // Everything that SHOW NODES wants to know of one node.
 struct NodeReport {
   std::string cluster, address, ip;  // ip: the numeric address in use; empty: none known
+  std::string host;                  // of the address
+  std::vector<std::string> ips;      // all that are known of it
+  conf::Millis next_look_up{0};      // of the name, if nothing fails before
   routing::NodeId id{};
   routing::NodeRole role = routing::NodeRole::unknown;
   routing::NodeHealth health = routing::NodeHealth::unknown;

@@ -52,6 +52,12 @@ class MonitorProber {
   bool connected() const { return connection_.ready(); }
   // Numeric addresses of the node, the one that answered last first; the folder of a unix socket.
   const std::vector<std::string>& ips() const { return ips_; }
+  // Until the name is looked up again, if nothing fails before.
+  Millis next_look_up() const {
+    if (!looked_up_) return Millis(0);
+    const auto age = std::chrono::duration_cast<Millis>(loop_.now() - *looked_up_);
+    return std::max(Millis(0), kNameTtl - age);
+  }
   std::string server_version() const { return connection_.server_parameter("server_version"); }
 
   static constexpr Millis kRetryFloor{50};   // between two attempts to connect

@@ -24,6 +24,9 @@ class MonitorResolver {
   // asked is still there. There is no deadline: the caller has its own.
   void resolve(const std::string& host, Done done);
 
+  // Look-ups that are asked for and not answered.
+  std::size_t under_way() const { return asked_.size(); }
+
   // Numeric addresses and unix folders need no look-up.
   static bool needs_lookup(const std::string& host);
 

@@ -139,6 +139,12 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   void resume_reading();
   // Bytes of a message that has begun to go to the client and is not whole yet.
   bool mid_message() const { return pass_left_ > 0; }
+  // What is kept of its two streams: SHOW SOCKETS.
+  struct Kept {
+    std::size_t input, passing, sent, unsent;
+  };
+  Kept kept() const { return {carry_.size(), pass_left_, out_sent_, unsent()}; }
+  const net::Socket& socket() const { return socket_; }
 
   // --- a batch that can be sent again ---------------------------------------------------------------
   struct Ahead {

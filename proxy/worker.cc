@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <utility>
 
+#include <pthread.h>
+
 #include "proxy/cancel.h"
+#include "proxy/client_login.h"
 #include "proxy/log.h"
 #include "proxy/overloaded.h"
 #include "proxy/random.h"
@@ -44,7 +47,7 @@ Worker::Worker(std::size_t number, Shared& shared, std::shared_ptr<const conf::S
       tick_(loop_, [this] { tick(); }),
       classifier_(classifier_limits(*settings_)),
       random_(random_u32()),
-      read_buffer_(std::make_unique<char[]>(kReadSize + Server::kWhole)),
+      read_buffer_(std::make_unique<char[]>(kReadBuffer)),
       started_mode_(settings_->pool_mode) {
   classifier_.use(catalog_);
   loop_.at_turn_end([this] { turn_end(); });
@@ -61,6 +64,8 @@ void Worker::join() {
 }
 
 void Worker::run() {
+  // For top -H and the like.
+  pthread_setname_np(pthread_self(), ("worker" + std::to_string(number_)).c_str());
   tick_.every(kIdleTick);
   meet_configured_users();
   loop_.run();
@@ -87,7 +92,7 @@ void Worker::receive(WorkerMessage&& message) {
           [this](SecretFound& m) {
             if (Client* client = find(m.client)) client->secret_found(std::move(m.secret));
           },
-          [this](ConsoleAsk& m) { answer_console(m); },
+          [this](ConsoleAsk& m) { answer_console(std::move(m)); },
           [this](ConsoleAnswer& m) {
             if (Client* client = find(m.client)) client->console_answer(m.messages);
           },
@@ -145,8 +150,14 @@ void Worker::client_moved(Client& client, ClientState from) {
   slots_[client.id().slot].state = to;
   --state_counts_[static_cast<std::size_t>(from)];
   ++state_counts_[static_cast<std::size_t>(to)];
-  if (ClientList* list = list_of(from)) list->remove(client);
-  if (ClientList* list = list_of(to)) list->push_back(client);
+  if (ClientList* list = list_of(from)) {
+    list->remove(client);
+    if (from == ClientState::waiting) --client.identity->waiting;
+  }
+  if (ClientList* list = list_of(to)) {
+    list->push_back(client);
+    if (to == ClientState::waiting) ++client.identity->waiting;
+  }
 }
 
 void Worker::client_opened(Client& client, const std::string& peer) {
@@ -360,8 +371,10 @@ void Worker::settings_changed(SettingsChanged&& message) {
 void Worker::begin_drain() {
   draining_ = true;
   std::vector<Client*> idle;
-  for (const ClientState state : {ClientState::login, ClientState::idle})
-    each_client(state, [&idle](Client& client) { idle.push_back(&client); });
+  each_client(ClientState::login, [&idle](Client& client) {
+    if (!client.login()->may_be_console()) idle.push_back(&client);
+  });
+  each_client(ClientState::idle, [&idle](Client& client) { idle.push_back(&client); });
   for (Client* client : idle) {
     if (client->state() == ClientState::closing) continue;
     client->fatal(ClientEnd::draining, wire::sqlstate::kAdminShutdown,
@@ -371,7 +384,13 @@ void Worker::begin_drain() {
 }
 
 void Worker::drain_step() {
-  if (drained_ || live_clients_ > count(ClientState::console)) return;
+  if (drained_ || live_clients_ > count(ClientState::console) + count(ClientState::login)) return;
+  // Nobody waits for those who have not said what they want.
+  bool somebody = false;
+  each_client(ClientState::login, [&somebody](Client& client) {
+    somebody |= client.login() == nullptr || !client.login()->may_be_console();
+  });
+  if (somebody) return;
   drained_ = true;
   shared_.tell_control(WorkerDrained{number_});
 }

@@ -64,6 +64,7 @@ struct Identity {
   std::size_t clients = 0;
   pool::NameHold name;  // where "*" serves the database
   bool standard_strings = true;  // the server's own standard_conforming_strings
+  std::int64_t waiting = 0;      // clients of it in state waiting
 };
 
 // A thread, its loop, and everything that the loop touches: clients, servers, pools, queues. No other
@@ -102,11 +103,13 @@ class Worker {
   // One read lands here; what is not used at once is copied out before the next. A 1 MB result
   // takes some ten of them; there is room in front for a kept beginning.
   static constexpr std::size_t kReadSize = std::size_t{128} << 10;
-  std::span<char> read_buffer() { return {read_buffer_.get(), kReadSize + Server::kWhole}; }
+  static constexpr std::size_t kReadBuffer = kReadSize + Server::kWhole;
+  std::span<char> read_buffer() { return {read_buffer_.get(), kReadBuffer}; }
   // Messages on their way to a server are put together here, one batch at a time.
   std::string& scratch() { return scratch_; }
 
   // Room for the input that a client must keep, from those who need theirs no more.
+  static constexpr std::size_t kSpares = 256, kSpareSize = 4096;
   void take_spare(std::string* room) {
     if (spare_.empty()) return;
     *room = std::move(spare_.back());
@@ -229,7 +232,10 @@ class Worker {
   void begin_drain();
   void stop_now();
   void drain_step();
-  void answer_console(const ConsoleAsk& question);
+  void answer_console(ConsoleAsk&& question);
+  bool tell_clients(ConsoleAsk& question, Rows* rows);
+  bool tell_servers(ConsoleAsk& question, Rows* rows);
+  bool tell_use(ConsoleAsk& question, ConsoleRows* rows);
   void turn_end();
   void tick();
   void check_deadlines();
@@ -283,7 +289,6 @@ class Worker {
   std::minstd_rand random_;
   std::unique_ptr<char[]> read_buffer_;
   std::string scratch_;
-  static constexpr std::size_t kSpares = 256, kSpareSize = 4096;
   std::vector<std::string> spare_;
   std::uint64_t version_ = 0;
 

@@ -7,7 +7,7 @@
 
 namespace routing {
 
-// What kind of work a statement is: the metric label `class`, the column in SHOW STATS, and, with
+// What kind of work a statement is: the metric label `class`, the column in SHOW STATEMENTS, and, with
 // the session's state, what decides where it goes. Ordered by strength: a string of several
 // statements has the strongest class among them.
 // To add one: put it here in order; the compiler lists every switch that must answer.

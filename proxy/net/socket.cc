@@ -293,10 +293,9 @@ std::string Peer::host() const {
   return print(conf::Network{*address, 128});
 }
 
-Peer peer_of(int fd) {
-  sockaddr_storage address{};
-  socklen_t length = sizeof address;
-  if (getpeername(fd, reinterpret_cast<sockaddr*>(&address), &length) != 0) return {"unknown", false};
+namespace {
+
+Peer print(const sockaddr_storage& address) {
   char text[INET6_ADDRSTRLEN] = "";
   if (address.ss_family == AF_INET) {
     const auto* v4 = reinterpret_cast<const sockaddr_in*>(&address);
@@ -313,6 +312,22 @@ Peer peer_of(int fd) {
             bytes};
   }
   return {"unix", true};
+}
+
+}  // namespace
+
+Peer peer_of(int fd) {
+  sockaddr_storage address{};
+  socklen_t length = sizeof address;
+  if (getpeername(fd, reinterpret_cast<sockaddr*>(&address), &length) != 0) return {"unknown", false};
+  return print(address);
+}
+
+Peer local_end_of(int fd) {
+  sockaddr_storage address{};
+  socklen_t length = sizeof address;
+  if (getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length) != 0) return {"unknown", false};
+  return print(address);
 }
 
 conf::Result<int> listen_tcp(const std::string& address, std::uint16_t port, int backlog) {

@@ -125,6 +125,8 @@ struct Peer {
   std::string host() const;
 };
 Peer peer_of(int fd);
+// The same of our end.
+Peer local_end_of(int fd);
 
 // Listening sockets. The descriptor is non-blocking and close-on-exec.
 conf::Result<int> listen_tcp(const std::string& address, std::uint16_t port, int backlog);

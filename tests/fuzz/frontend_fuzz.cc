@@ -1,5 +1,7 @@
 #include <string>
 
+#include "proxy/console_chores.h"
+#include "proxy/console_text.h"
 #include "proxy/wire/frontend.h"
 #include "tests/fuzz/fuzz_target.h"
 
@@ -88,6 +90,18 @@ void try_small(std::string_view payload, std::string_view head) {
     ENSURE(password->size() + 1 == payload.size());
   }
   static_cast<void>(wire::decode_copy_fail(payload));
+  static_cast<void>(wire::decode_bind_rest(payload, 1));
+}
+
+// What the admin console reads: the words of a text are those of its statements.
+void try_console(std::string_view text) {
+  const auto statements = proxy::console_statements(text);
+  if (!statements) return;
+  for (const std::string_view one : *statements) {
+    const auto words = proxy::console_words(one);
+    ENSURE(!words.empty());
+    static_cast<void>(proxy::driver_chore(words, "fuzz"));
+  }
 }
 
 }  // namespace
@@ -102,5 +116,6 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   try_parse(payload, head);
   try_bind(payload, head);
   try_small(payload, head);
+  try_console(payload);
   return 0;
 }

@@ -13,13 +13,14 @@ namespace {
 
 const std::string kClients = std::string(PGSLUICE_SOURCE_ROOT) + "/tests/clients/";
 
-Finished drive(ProxyProcess& proxy, const std::vector<std::string>& command) {
+Finished drive(ProxyProcess& proxy, const std::vector<std::string>& command, const std::string& user = "app",
+               const std::string& database = "app") {
   return run(command,
              {.environment = {{"PGHOST", "127.0.0.1"},
                               {"PGPORT", std::to_string(proxy.port())},
-                              {"PGUSER", "app"},
-                              {"PGDATABASE", "app"},
-                              {"PGPASSWORD", "app-secret"},
+                              {"PGUSER", user},
+                              {"PGDATABASE", database},
+                              {"PGPASSWORD", user + "-secret"},
                               {"CLIENTS", "12"},
                               {"ROUNDS", "40"}}},
              180s);
@@ -82,5 +83,20 @@ TEST_SUITE("integration/clients") {
     driven.check({"java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp",
                   prepared_folder("PGSLUICE_JAVA_CLASSES") + ":/usr/share/java/postgresql.jar",
                   "JdbcClient"});
+  }
+
+  TEST_CASE("the admin console works through psycopg 3, psycopg2, asyncpg, and node-postgres and JDBC if they are here") {
+    Driven driven;
+    std::vector<std::vector<std::string>> programs = {{"/usr/bin/python3", kClients + "console_client.py"}};
+    if (const std::string modules = prepared_folder("PGSLUICE_NODE_MODULES"); !modules.empty())
+      programs.push_back({"env", "NODE_PATH=" + modules, "node", kClients + "console_client.js"});
+    if (const std::string classes = prepared_folder("PGSLUICE_JAVA_CLASSES"); !classes.empty())
+      programs.push_back({"java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp",
+                          classes + ":/usr/share/java/postgresql.jar", "ConsoleClient"});
+    for (const auto& program : programs) {
+      const Finished finished = drive(driven.proxy, program, "postgres", "pgsluice");
+      CHECK_MESSAGE(finished.status == 0, finished.output);
+      CHECK(finished.output.find("ok console") != std::string::npos);
+    }
   }
 }
