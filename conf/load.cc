@@ -603,6 +603,11 @@ class Loader {
       problem(line_of_key({"listen.unix_socket_dir"}),
               "listen.unix_socket_dir is " + quote(cut(folder)) +
                   "; it must be a folder that starts with / and has at most 92 characters");
+    const std::string& takeover = settings_.listen_takeover_socket;
+    if (!takeover.empty() && (!takeover.starts_with('/') || takeover.size() > 107))
+      problem(line_of_key({"listen.takeover_socket"}),
+              "listen.takeover_socket is " + quote(cut(takeover)) +
+                  "; it must be a path that starts with / and has at most 107 characters");
     if (settings_.listen_admin_reserved >= settings_.listen_max_client_connections &&
         sound({"listen.admin_reserved", "listen.max_client_connections"}))
       problem(line_of_key({"listen.admin_reserved", "listen.max_client_connections"}),

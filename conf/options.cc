@@ -118,6 +118,9 @@ constexpr Option kOptions[] = {
      "Clients at once; one more is refused with 53300: more needs memory and file descriptors."},
     {"listen.port", Int{&S::listen_port, 6432, 1, 65'535}, at_start,
      "The TCP port, and the number in the unix socket's name."},
+    {"listen.takeover_socket", String{&S::listen_takeover_socket, ""}, at_start,
+     "Path of the socket through which `pgsluice FILE --takeover` gets the listening sockets of the running "
+     "process; empty: a restart closes them."},
     {"listen.tcp_keepalive", Time{{&S::listen_tcp, &TcpSettings::keepalive}, 60s, 0ms, kMaxKeepalive},
      at_reload,
      "Silence before TCP asks whether a client is still there, of connections made from then on: "
@@ -187,6 +190,9 @@ constexpr Option kOptions[] = {
      "What happens to a statement that makes state which cannot be moved between servers (temporary table, "
      "LISTEN, advisory lock ...): allowed, and its client keeps its server while the state exists; or refused "
      "with 0A000. Session mode allows everything."},
+    {"pool.pause_timeout", Time{&S::pool_pause_timeout, 2min, 0ms, kDay}, at_reload,
+     "How long a statement waits while its database is paused, answered with 57014, and how long PAUSE and "
+     "DRAIN wait for servers that are in use: longer outlasts slower maintenance; 0 waits for ever."},
     {"pool.query_timeout", Time{&S::pool_query_timeout, 0ms, 0ms, 30 * kDay}, at_reload,
      "A statement that runs for this long is canceled and answered with 57014: longer lets slower "
      "statements finish and hold their servers; 0 never."},

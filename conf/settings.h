@@ -143,6 +143,7 @@ struct Settings {
   std::string listen_address;  // "" : no TCP; "*" : all addresses; several separated by commas
   std::int64_t listen_port;
   std::string listen_unix_socket_dir;  // "": none
+  std::string listen_takeover_socket;  // "": no process can take over
   std::int64_t listen_backlog;
   std::int64_t listen_max_client_connections;
   std::int64_t listen_admin_reserved;
@@ -183,6 +184,7 @@ struct Settings {
   OnPin pool_on_pin;
   Millis pool_idle_transaction_timeout;       // 0: off
   Millis pool_client_idle_timeout;            // 0: off
+  Millis pool_pause_timeout;                  // longest wait for a paused database; 0: for ever
   Millis pool_cleanup_timeout;                // cancel + drain of a vanished client's server
   Millis pool_cancel_timeout;                 // how long a cancel may be on its way to a node
   TcpSettings pool_tcp;

@@ -51,6 +51,8 @@ std::string_view name(Refusal r) {
     case Refusal::too_many_clients_of_database: return "too_many_clients_of_database";
     case Refusal::too_many_clients_of_user: return "too_many_clients_of_user";
     case Refusal::too_many_statements: return "too_many_statements";
+    case Refusal::paused: return "paused";
+    case Refusal::disabled: return "disabled";
     case Refusal::pin_temporary_table: return "pin_temporary_table";
     case Refusal::pin_listen: return "pin_listen";
     case Refusal::pin_advisory_lock: return "pin_advisory_lock";

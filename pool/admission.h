@@ -40,6 +40,8 @@ enum class Refusal : std::uint8_t {
   too_many_clients_of_database,  // 53300
   too_many_clients_of_user,      // 53300
   too_many_statements,  // 54000: limits.prepared
+  paused,               // 57014: an operator paused the database, for longer than pool.pause_timeout
+  disabled,             // 55000: an operator disabled the database
   // pool.on_pin = "refuse", one per bit of routing::Pin, in the same order: 0A000
   pin_temporary_table,
   pin_listen,

@@ -39,6 +39,7 @@ std::string_view name(WaitingFor what) {
     case WaitingFor::node: return "node";
     case WaitingFor::server: return "server";
     case WaitingFor::replay: return "replay";
+    case WaitingFor::resume: return "resume";
   }
   return "unknown";
 }
@@ -59,6 +60,7 @@ std::string_view name(ClientEnd end) {
     case ClientEnd::too_many_clients: return "too_many_clients";
     case ClientEnd::draining: return "draining";
     case ClientEnd::shutdown: return "shutdown";
+    case ClientEnd::killed: return "killed";
     case ClientEnd::count_: break;
   }
   return "unknown";
@@ -259,6 +261,8 @@ void Client::on_end_of_input(bool failed) {
     input_ended_ = true;
     quiet_since_ = worker_.now();
     socket_.pause_reading();
+    // But an order does not outlast its console, and nobody could cancel it now.
+    if (console_) worker_.shared().tell_control(ConsoleCanceled{id_, true});
     return;
   }
   if (state_ == ClientState::login && login_ && login_->said_nothing()) {
@@ -431,6 +435,7 @@ bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
     return refuse_pin(bytes, scan, stay);
   const conf::Instant now = worker_.now();
   if (server != nullptr && !stay) {
+    if (identity->paused) return false;
     // Pipelined behind batches that are not answered yet: goes along if its target is the same.
     const routing::ClusterState* cluster = worker_.cluster(*identity);
     if (cluster == nullptr) return false;
@@ -598,17 +603,21 @@ void Client::welcome(std::string_view parameters) {
   std::string message;
   wire::append_authentication_ok(message);
   message += parameters;
-  cancel_secret = worker_.new_cancel_secret();
-  long_cancel_key = login_->asked().minor >= wire::kLongCancelKeysSince;
-  const CancelKey key = worker_.cancel_key(*this);
-  wire::append_backend_key_data(
-      message, {key.pid, cancel_key_bytes(key, worker_.shared().cancel_secret)});
+  append_cancel_key(message);
   wire::append_ready_for_query(message, wire::TransactionStatus::idle);
   const std::string peer_text = login_->peer().text;
   login_ = nullptr;
   move_to(ClientState::idle);
   worker_.client_opened(*this, peer_text);
   send(message);
+}
+
+void Client::append_cancel_key(std::string& message) {
+  cancel_secret = worker_.new_cancel_secret();
+  long_cancel_key = login_->asked().minor >= wire::kLongCancelKeysSince;
+  const CancelKey key = worker_.cancel_key(*this);
+  wire::append_backend_key_data(
+      message, {key.pid, cancel_key_bytes(key, worker_.shared().cancel_secret)});
 }
 
 void Client::answer_refused(std::string_view bytes, std::size_t streams) {

@@ -69,12 +69,13 @@ enum class ClientEnd : std::uint8_t {
   too_many_clients,
   draining,
   shutdown,
+  killed,              // by an operator
   count_
 };
 std::string_view name(ClientEnd end);
 
 // What a waiting client waits for.
-enum class WaitingFor : std::uint8_t { nothing, tenant, node, server, replay };
+enum class WaitingFor : std::uint8_t { nothing, tenant, node, server, replay, resume };
 std::string_view name(WaitingFor what);
 
 // What a client prepared under one of its names.
@@ -255,6 +256,8 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   // --- moving bytes ---------------------------------------------------------------------------------
   void send(std::span<const iovec> parts);
   void send(std::string_view bytes);
+  // BackendKeyData with a new secret.
+  void append_cancel_key(std::string& message);
   std::size_t unsent() const { return out_.size() - out_sent_; }
   conf::Instant unsent_since() const { return unsent_since_; }
   // Goes on with what has arrived: called when a batch was answered, or a server is here.

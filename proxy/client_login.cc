@@ -226,14 +226,17 @@ void ClientLogin::on_startup(const wire::Startup& startup) {
   const conf::Settings& settings = worker_.settings();
   const std::int64_t clients = worker_.shared().client_count.load(std::memory_order_relaxed);
   const bool console = asked_.database == kConsole;
-  if (clients > settings.listen_max_client_connections - (console ? 0 : settings.listen_admin_reserved)) {
+  const bool no_descriptors = only_console_ && !console;
+  if (no_descriptors ||
+      clients > settings.listen_max_client_connections - (console ? 0 : settings.listen_admin_reserved)) {
     worker_.refusal(pool::Refusal::too_many_clients);
     client_.fatal(ClientEnd::too_many_clients, wire::sqlstate::kTooManyConnections,
-                  "too many clients already (listen.max_client_connections)",
+                  no_descriptors ? "too many clients already (no file descriptors are left)"
+                                 : "too many clients already (listen.max_client_connections)",
                   "reason=" + std::string(name(pool::Refusal::too_many_clients)));
     return;
   }
-  if (worker_.draining() && !console) {
+  if (worker_.refuses_logins() && !console) {
     worker_.refusal(pool::Refusal::draining);
     client_.fatal(ClientEnd::draining, wire::sqlstate::kAdminShutdown, "pgsluice is shutting down");
     return;
@@ -553,6 +556,13 @@ void ClientLogin::open_session() {
     fail(wire::sqlstate::kInvalidCatalogName,
          "database \"" + asked_.database + "\" does not exist (no [database.\"" + asked_.database +
              "\"] here, and no \"*\")");
+    return;
+  }
+  if (worker_.orders().is_disabled(identity->database)) {
+    worker_.refusal(pool::Refusal::disabled);
+    client_.fatal(ClientEnd::login_failed, wire::sqlstate::kObjectNotInPrerequisiteState,
+                  "database \"" + identity->database + "\" is not currently accepting connections (DISABLE)",
+                  "reason=" + std::string(name(pool::Refusal::disabled)));
     return;
   }
   if (!identity->database_clients->take()) {

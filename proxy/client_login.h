@@ -40,6 +40,8 @@ class ClientLogin {
   bool said_nothing() const { return stage_ <= Stage::packet || stage_ == Stage::cancelling; }
   // It asks for the console, or has not said yet what it asks for.
   bool may_be_console() const;
+  // File descriptors have run out: nobody else is let in.
+  void let_in_only_console() { only_console_ = true; }
   const net::Peer& peer() const { return peer_; }
   const wire::Login& asked() const { return asked_; }
 
@@ -78,6 +80,7 @@ class ClientLogin {
   conf::AuthMethod method_ = conf::AuthMethod::reject;  // that this client has to use
   bool asked_tls_ = false, asked_gss_ = false, direct_tls_ = false;
   const bool one_too_many_;
+  bool only_console_ = false;
   wire::Login asked_;
   std::string secret_;        // as stored: plain, md5 or SCRAM; empty: no such user
   bool user_exists_ = false;

@@ -82,6 +82,21 @@ const Console::Command Console::kCommands[] = {
     {"SHOW PEER_POOLS", "empty, as SHOW PEERS", false, &Console::show_nothing, 0, 0, columns::kPeerPools},
     {"SHOW FDS", "refused: descriptors are handed to nobody", false, &Console::show_fds},
     {"SET", "OPTION = VALUE: until the file is read again", true, &Console::set, 3, 3},
+    {"PAUSE", "[DATABASE]: let statements wait, close servers as they are released; answers when none is left",
+     true, &Console::pause, 0, 1},
+    {"RESUME", "[DATABASE]: end PAUSE or KILL", true, &Console::resume, 0, 1},
+    {"RECONNECT", "[DATABASE]: replace server connections as they are released", true, &Console::reconnect,
+     0, 1},
+    {"WAIT_CLOSE", "[DATABASE]: wait until those that RECONNECT replaces are closed", true,
+     &Console::wait_close, 0, 1},
+    {"DISABLE", "DATABASE: refuse new clients", true, &Console::disable, 1, 1},
+    {"ENABLE", "DATABASE: end DISABLE", true, &Console::enable, 1, 1},
+    {"KILL CLIENT", "ID: close a client's connection, by its id in SHOW CLIENTS", true,
+     &Console::kill_client, 1, 1},
+    {"KILL", "[DATABASE]: close all clients and servers at once, then as PAUSE", true, &Console::kill, 0, 1},
+    {"DRAIN", "NODE [FORCE]: no new statements for this node; answers when its last server is closed", true,
+     &Console::drain, 1, 2},
+    {"UNDRAIN", "NODE: end DRAIN", true, &Console::undrain, 1, 1},
     {"RELOAD", "read the configuration file again", true, &Console::reload},
     {"SHUTDOWN", "finish transactions, then exit; a second time: exit now", true, &Console::shutdown},
 };
@@ -105,6 +120,10 @@ void Console::settings_changed() {
 Console::Meaning Console::understand(std::span<const ConsoleWord> words) {
   std::vector<ConsoleWord> said(words.begin(), words.end());
   if (!said.empty() && said.front().is("HELP")) said.insert(said.begin(), {"SHOW", 0});
+  if (!said.empty() && said.front().is("KILL_CLIENT")) {  // PgBouncer's spelling
+    said.front() = {"KILL", 0};
+    said.insert(said.begin() + 1, {"CLIENT", 0});
+  }
   Meaning meaning;
   for (const Command& command : kCommands) {
     const std::size_t own = count_words(command.words);

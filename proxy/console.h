@@ -13,6 +13,7 @@
 #include "proxy/console_text.h"
 #include "proxy/messages.h"
 #include "proxy/net/loop.h"
+#include "proxy/order_book.h"
 #include "proxy/wire/backend.h"
 
 namespace proxy {
@@ -100,6 +101,19 @@ class Console {
   std::vector<const metrics::WorkerMetrics*> worker_metrics() const;
   metrics::DatabaseSums database_totals() const;
   // What concerns the process: reads and changes the configuration, ends it.
+  // Orders: console_orders.cc.
+  void pause(const ConsoleCommand& asked);
+  void resume(const ConsoleCommand& asked);
+  void reconnect(const ConsoleCommand& asked);
+  void kill(const ConsoleCommand& asked);
+  void kill_client(const ConsoleCommand& asked);
+  void disable(const ConsoleCommand& asked);
+  void enable(const ConsoleCommand& asked);
+  void wait_close(const ConsoleCommand& asked);
+  void drain(const ConsoleCommand& asked);
+  void undrain(const ConsoleCommand& asked);
+  void order(OrderBook::Kind kind, const ConsoleCommand& asked, bool force = false);
+  OrderBook::Done tell(const ConsoleCommand& asked);
   void set(const ConsoleCommand& asked);
   void reload(const ConsoleCommand& asked);
   void shutdown(const ConsoleCommand& asked);

@@ -48,7 +48,7 @@ void ConsoleSession::welcome() {
   wire::append_authentication_ok(message);
   for (const ConsoleSetting& setting : console_settings())
     if (setting.told_at_login) wire::append_parameter_status(message, {setting.name, setting.value});
-  wire::append_backend_key_data(message, {Worker::cancel_pid(worker_.shared(), client_.id()), "none"});
+  client_.append_cancel_key(message);
   client_.send(message);
   ready();
 }
@@ -402,6 +402,7 @@ void ConsoleSession::send(const Statement& statement, bool describe, std::vector
                                                .arguments = statement.meaning.arguments,
                                                .describe = describe,
                                                .formats = std::move(formats)});
+  if (client_.input_ended()) worker_.shared().tell_control(ConsoleCanceled{client_.id(), true});
 }
 
 void ConsoleSession::answered(std::string_view messages) {

@@ -126,7 +126,7 @@ void Console::show_state(const ConsoleCommand& asked) {
   const bool draining = control_.draining();
   show(asked, columns::kState,
        {{"active", draining ? "no" : "yes"},
-        {"paused", "no"},
+        {"paused", control_.orders().current().all_paused ? "yes" : "no"},
         {"suspended", "no"},
         {"draining", draining ? "yes" : "no"}});
 }
@@ -153,6 +153,9 @@ void Console::show_nodes(const ConsoleCommand& asked) {
     const auto cluster = std::ranges::find(clusters, node.cluster, &ClusterReport::name);
     const bool accepted =
         cluster != clusters.end() && cluster->primary && *cluster->primary == node.id;
+    const bool drained = std::ranges::any_of(control_.orders().current().drained, [&node](const auto& one) {
+      return one.first.name() == node.address;
+    });
     const routing::NodeLoad& load = control_.shared().loads[routing::index(node.id)];
     rows.push_back(
         {node.cluster, node.address, node.ip, std::string(name(node.role)),
@@ -160,14 +163,14 @@ void Console::show_nodes(const ConsoleCommand& asked) {
          accepted ? "primary" : node.role == routing::NodeRole::primary ? "fenced" : "",
          optional(node.lag, [](conf::Millis lag) { return number(lag.count()); }),
          node.role == routing::NodeRole::replica
-             ? (node.health == routing::NodeHealth::up && node.lag_ok ? "yes" : "no")
+             ? (node.health == routing::NodeHealth::up && node.lag_ok && !drained ? "yes" : "no")
              : "",
          routing::print(node.position), number(static_cast<std::uint64_t>(node.timeline)),
          number(static_cast<std::int64_t>(load.in_flight.load(std::memory_order_relaxed))),
          number(static_cast<std::uint64_t>(load.latency_us.load(std::memory_order_relaxed))),
          optional(node.latency, [](conf::Micros time) { return number(time.count()); }),
          optional(node.last_success, [](conf::Millis age) { return number(age.count()); }),
-         number(node.system_id), node.server_version, node.error});
+         number(node.system_id), node.server_version, node.error, drained ? "yes" : "no"});
   }
   show(asked, columns::kNodes, rows);
 }
@@ -364,7 +367,10 @@ void Console::show_databases(const ConsoleCommand& asked) {
       std::int64_t servers = 0, clients = 0;
     };
     std::map<std::string, Use> used;
+    const Orders& orders = control_.orders().current();
     for (const auto& [name, database] : settings.databases) used[name];
+    for (const auto* ordered : {&orders.paused, &orders.disabled})
+      for (const std::string& name : *ordered) used[name];
     for (const auto& [key, one] : join(heard.identities)) {
       Use& use = used[one.identity.database];
       use.servers += servers(one.sum);
@@ -385,7 +391,8 @@ void Console::show_databases(const ConsoleCommand& asked) {
       }
       rows.push_back({name, hosts, port, database.dbname.empty() ? name : database.dbname, std::nullopt,
                       number(database.pool_size.value_or(settings.pool_size)), "0", "0",
-                      optional(database.pool_mode), "0", number(use.servers), "0", "0", number(use.clients),
+                      optional(database.pool_mode), "0", number(use.servers),
+                      orders.is_paused(name) ? "1" : "0", orders.is_disabled(name) ? "1" : "0", number(use.clients),
                       database.cluster});
     }
     show(command, columns::kDatabases, rows, std::move(notices));

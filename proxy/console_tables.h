@@ -102,7 +102,7 @@ inline constexpr Column kNodes[] = {
     {"health", text},       {"why", text},         {"accepted", text},     {"lag_ms", int8},
     {"serves_reads", text}, {"lsn", text},         {"timeline", int8},     {"in_flight", int8},
     {"latency_us", int8},   {"probe_us", int8},    {"probe_age_ms", int8}, {"system_id", text},
-    {"version", text},      {"error", text}};
+    {"version", text},      {"error", text},       {"drained", text}};
 inline constexpr Column kTenants[] = {
     {"tenant", text},      {"rate", int8},    {"burst", int8},  {"concurrency", int8}, {"running", int8},
     {"served", int8},      {"failed", int8},  {"p50_us", int8}, {"p99_us", int8}};

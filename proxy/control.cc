@@ -6,6 +6,8 @@
 #include <ctime>
 #include <cstring>
 
+#include <fcntl.h>
+#include <spawn.h>
 #include <unistd.h>
 
 #include "conf/load.h"
@@ -16,6 +18,7 @@
 namespace proxy {
 
 using namespace std::chrono_literals;
+using conf::Millis;
 
 namespace {
 
@@ -23,6 +26,20 @@ namespace {
 constexpr int kAcceptsPerTurn = 64;
 // When descriptors have run out, waiting connections are looked at again after this.
 constexpr conf::Millis kAcceptPause = 100ms;
+
+// A successor that has not met its nodes by then takes what it knows.
+constexpr conf::Millis kReadyWithin = 10s;
+// The metrics port of the process before us may take a moment to be free.
+constexpr conf::Millis kMetricsPause = 500ms;
+// How often the service manager is told how things are.
+constexpr conf::Millis kServiceReport = 5s;
+
+// Where this program was started from, which after an upgrade is the new one.
+std::string own_path() {
+  char path[4096];
+  const ssize_t size = ::readlink("/proc/self/exe", path, sizeof path);
+  return size > 0 ? std::string(path, static_cast<std::size_t>(size)) : "pgsluice";
+}
 
 template <class Enum>
 metrics::NameOf names_of() {
@@ -90,7 +107,7 @@ metrics::Source metrics_source(const Status& status, Shared& shared) {
                        : std::string(pool::name(static_cast<pool::Refusal>(value)));
           },
       .route = names_up_to(routing::RouteReason::serializable),
-      .read_choice = names_up_to(routing::ReadReason::none_has_replayed),
+      .read_choice = names_up_to(routing::ReadReason::all_drained),
       .pin =
           [](std::size_t bit) {
             return bit < routing::kPins ? routing::names(static_cast<routing::Pin>(1U << bit)) : std::string();
@@ -177,18 +194,18 @@ conf::Result<TlsContexts> make_tls(const conf::Settings& settings) {
 }
 
 Control::Control(std::string file, std::shared_ptr<const conf::Settings> settings, Shared& shared,
-                 Status& status)
+                 Status& status, Notifier notifier)
     : file_(std::move(file)),
       settings_(std::move(settings)),
       shared_(shared),
       status_(status),
       mailbox_(loop_, [this](ControlMessage&& message) { receive(std::move(message)); }),
+      orders_(*this),
       console_(*this, metrics_source(status, shared).names),
-      accept_again_(loop_,
-                    [this] {
-                      for (Listener& one : listeners_)
-                        if (one.watch) one.watch->want(net::Watch::readable);
-                    }),
+      takeover_(loop_, takeover_events()),
+      notifier_(std::move(notifier)),
+      program_(own_path()),
+      accept_again_(loop_, [this] { watch_listeners(accepting_); }),
       fade_(loop_,
             [this] {
               const auto topology = status_.get().topology;
@@ -197,7 +214,12 @@ Control::Control(std::string file, std::shared_ptr<const conf::Settings> setting
                 for (const routing::NodeState& node : cluster.nodes)
                   shared_.loads[routing::index(node.id)].fade();
             }),
-      drain_deadline_(loop_, [this] { stop_now("shutdown_timeout has passed"); }) {
+      drain_deadline_(loop_, [this] { stop_now("shutdown_timeout has passed"); }),
+      ready_deadline_(loop_, [this] { look_at_nodes(true); }),
+      metrics_again_(loop_, [this] { start_metrics(); }),
+      service_timer_(loop_, [this] { tell_service_manager(); }),
+      watchdog_timer_(loop_, [this] { feed_watchdog(); }),
+      turns_seen_(shared.workers.size()) {
   shared_.tell_control = [this](ControlMessage message) { mailbox_.post(std::move(message)); };
   status_.set_reload(true);
   const auto on = [this](int number, std::function<void()> action) {
@@ -209,43 +231,23 @@ Control::Control(std::string file, std::shared_ptr<const conf::Settings> setting
   });
   on(SIGTERM, [this] { begin_drain("SIGTERM"); });
   on(SIGINT, [this] { begin_drain("SIGINT"); });
+  on(SIGUSR2, [this] { start_successor(); });
 }
 
 Control::~Control() {
+  // In the middle of a takeover somebody else has these sockets too: their files stay.
   for (Listener& one : listeners_) {
     one.watch.reset();
-    ::close(one.fd);
-    if (!one.unix_path.empty()) ::unlink(one.unix_path.c_str());
+    takeover_.withdraw();
+    close_listener(one.socket, !takeover_.is_under_way());
   }
+  for (const int fd : spare_) ::close(fd);
 }
 
-conf::Status Control::listen() {
-  const auto port = static_cast<std::uint16_t>(settings_->listen_port);
-  const auto backlog = static_cast<int>(settings_->listen_backlog);
-  std::string addresses = settings_->listen_address;
-  std::vector<std::string> names;
-  while (!addresses.empty()) {
-    const std::size_t comma = addresses.find(',');
-    std::string one = addresses.substr(0, comma);
-    addresses = comma == std::string::npos ? "" : addresses.substr(comma + 1);
-    std::erase(one, ' ');
-    if (one.empty()) continue;
-    const auto fd = net::listen_tcp(one == "localhost" ? "127.0.0.1" : one, port, backlog);
-    if (!fd) return fd.error();
-    listeners_.push_back({*fd, "", nullptr});
-    names.push_back(one + ":" + std::to_string(port));
-  }
-  if (!settings_->listen_unix_socket_dir.empty()) {
-    const std::string path =
-        settings_->listen_unix_socket_dir + "/.s.PGSQL." + std::to_string(port);
-    const auto fd = net::listen_unix(path, backlog);
-    if (!fd) return fd.error();
-    listeners_.push_back({*fd, path, nullptr});
-    names.push_back(path);
-  }
-  if (listeners_.empty())
-    return conf::Error{conf::Errc::config,
-                       "nothing to listen on: listen.address and listen.unix_socket_dir are empty"};
+conf::Status Control::listen(std::vector<ListenSocket> given, const Inheritance* heir, Metrics metrics) {
+  metrics_ = std::move(metrics);
+  const auto sockets = open_listeners(*settings_, std::move(given));
+  if (!sockets) return sockets.error();
   monitor_ = std::make_unique<Monitor>(
       loop_, settings_,
       MonitorEvents{
@@ -256,41 +258,236 @@ conf::Status Control::listen() {
               [this](std::shared_ptr<const routing::Catalog> catalog) {
                 tell_workers([&catalog] { return CatalogChanged{catalog}; });
               }});
-  for (Listener& one : listeners_) {
-    one.watch = std::make_unique<net::Watch>(loop_, one.fd,
-                                             [this, fd = one.fd](int) { accept_from(fd); });
-    one.watch->want(net::Watch::readable);
+  for (const ListenSocket& one : *sockets) {
+    listeners_.push_back({one, nullptr});
+    if (one.from == ListenSocket::From::takeover)
+      takeover_.offer(one.fd);
+    else
+      listeners_.back().watch =
+          std::make_unique<net::Watch>(loop_, one.fd, [this, fd = one.fd](int) { accept_from(fd); });
   }
-  for (const std::string& where : names) log_info("listening on " + where);
+  keep_spare_descriptors();
+  if (heir != nullptr) {
+    orders_.adopt(heir->orders);
+    takeover_.claim(heir->link);
+    ready_deadline_.once(kReadyWithin);
+    notifier_.say("STATUS=Getting ready to take over");
+    return conf::ok;
+  }
+  if (const conf::Status started = metrics_.start(); !started) return started.error();
+  accept_clients(true);
   return conf::ok;
 }
 
-void Control::run() {
+bool Control::run() {
   fade_.every(routing::kFadePeriod);
+  if (accepting_) notifier_.say_ready(service_status());
+  if (notifier_.listening()) service_timer_.every(kServiceReport);
+  // Three chances per period, so that one late look is no death.
+  if (const auto period = notifier_.watchdog())
+    watchdog_timer_.every(std::max(Millis(1), std::chrono::duration_cast<Millis>(*period / 3)));
   loop_.run();
+  return !failed_;
 }
+
+void Control::watch_listeners(bool on) {
+  for (Listener& one : listeners_)
+    if (one.watch) one.watch->want(on ? net::Watch::readable : net::Watch::none);
+}
+
+void Control::accept_clients(bool on) {
+  watch_listeners(on);
+  if (std::exchange(accepting_, on) || !on) return;
+  for (const Listener& one : listeners_)
+    if (one.watch) log_info("listening on " + one.socket.where);
+}
+
+// --- a restart without a refused connection -------------------------------------------------------
+
+Takeover::Events Control::takeover_events() {
+  return {
+      .give =
+          [this] {
+            Inheritance mine;
+            for (const Listener& one : listeners_) mine.sockets.push_back(one.socket);
+            mine.processes = 1U << (shared_.process & 31U);
+            if (takeover_.has_predecessor()) mine.processes |= shared_.other_processes;
+            mine.mock_key = shared_.mock_key;
+            mine.orders = orders_.current();
+            return mine;
+          },
+      .accept =
+          [this](bool on) {
+            accept_again_.stop();
+            accept_clients(on);
+            if (on) notifier_.say_ready(service_status());
+          },
+      .handed_over = [this] { hand_over(); },
+      .freed = [this] { start_metrics(); },
+      .cancel =
+          [this](const CancelClient& request) { shared_.workers.front()->post(request); },
+  };
+}
+
+// Another process accepts on our sockets: this one is over when its clients are.
+void Control::hand_over() {
+  accept_again_.stop();
+  for (Listener& one : listeners_) {
+    one.watch.reset();
+    close_listener(one.socket, false);
+  }
+  listeners_.clear();
+  // The service is the successor's; a STOPPING=1 of ours would be taken for its own.
+  notifier_ = {};
+  service_timer_.stop();
+  watchdog_timer_.stop();
+  loop_.in_background(metrics_.stop, [this] { takeover_.say_freed(); });
+  if (drain_ != Drain::none) return;
+  drain_ = Drain::handed_over;
+  log_info("draining: another process has taken over timeout=" + conf::print(settings_->shutdown_timeout));
+  tell_workers([] { return BeginDrain{.handed_over = true}; });
+  drain_deadline_.once(settings_->shutdown_timeout);
+}
+
+// May a successor serve? When every cluster has its primary and every node has been asked; and when that
+// takes too long, if there is a node at all that answers.
+void Control::look_at_nodes(bool late) {
+  if (asked_to_serve_ || !takeover_.waits_for_predecessor()) return;
+  bool known = true, any_up = false;
+  for (const routing::ClusterState& cluster : monitor_->states()) {
+    known = known && cluster.primary;
+    for (const routing::NodeState& node : cluster.nodes) {
+      known = known && node.health != routing::NodeHealth::unknown;
+      any_up = any_up || node.health == routing::NodeHealth::up;
+    }
+  }
+  if (late && !any_up) {
+    log_error("not taking over: no node answers; the running process goes on");
+    failed_ = true;
+    stop_now("it could not take over");
+    return;
+  }
+  if (!known && !late) return;
+  asked_to_serve_ = true;
+  ready_deadline_.stop();
+  takeover_.ready();
+}
+
+void Control::start_metrics() {
+  const conf::Status started = metrics_.start();
+  if (started) return;
+  log_warning(started.error().message + "; trying again");
+  metrics_again_.once(kMetricsPause);
+}
+
+// SIGUSR2: a new process of the same file takes over. It is our child, so that a service manager finds it
+// where it looks for us.
+void Control::start_successor() {
+  if (settings_->listen_takeover_socket.empty()) {
+    log_error("SIGUSR2: no successor is started: listen.takeover_socket is empty");
+    return;
+  }
+  if (drain_ != Drain::none) return;
+  // Nobody waits for it: the kernel forgets it when it ends.
+  std::signal(SIGCHLD, SIG_IGN);
+  std::string program = program_, file = file_, flag = "--takeover";
+  char* arguments[] = {program.data(), file.data(), flag.data(), nullptr};
+  pid_t pid = 0;
+  const int failed = posix_spawn(&pid, program.c_str(), nullptr, nullptr, arguments, environ);
+  if (failed != 0) {
+    log_error("SIGUSR2: no successor is started: " + program + ": " + std::strerror(failed));
+    return;
+  }
+  log_info("SIGUSR2: started a successor pid=" + std::to_string(pid));
+}
+
+void Control::cancel_elsewhere(CancelElsewhere&& message) {
+  const auto canceled = [this](const ClientId& requester) { cancel_delivered(requester); };
+  if (!takeover_.forward(message.request, canceled)) cancel_delivered(message.request.requester);
+}
+
+void Control::cancel_delivered(const ClientId& requester) {
+  if (requester.worker == kElsewhere) {
+    takeover_.delivered(requester);
+  } else {
+    shared_.workers[requester.worker]->post(CancelDelivered{requester});
+  }
+}
+
+// --- the service manager ---------------------------------------------------------------------------
+
+std::string Control::service_status() const {
+  std::size_t nodes = 0, up = 0;
+  for (const NodeReport& node : monitor_->report()) {
+    ++nodes;
+    up += node.health == routing::NodeHealth::up ? 1 : 0;
+  }
+  const std::string clients = std::to_string(shared_.client_count.load(std::memory_order_relaxed));
+  return std::string(drain_ == Drain::none ? "Serving " : "Draining ") + clients + " clients; " +
+         std::to_string(up) + " of " + std::to_string(nodes) + " nodes are up";
+}
+
+void Control::tell_service_manager() {
+  if (accepting_) notifier_.say("STATUS=" + service_status());
+}
+
+// Only when every worker's loop has turned since the last look.
+void Control::feed_watchdog() {
+  bool all = true;
+  for (std::size_t i = 0; i < turns_seen_.size(); ++i) {
+    const std::uint64_t turns = shared_.workers[i]->metrics().loop_turns.read();
+    if (std::exchange(turns_seen_[i], turns) != turns) {
+      shared_.workers[i]->post(Nudge{});
+    } else {
+      all = false;
+      log_error("worker " + std::to_string(i) + " is stuck: its loop has not turned");
+    }
+  }
+  if (all) notifier_.say("WATCHDOG=1");
+}
+
+// --- the rest --------------------------------------------------------------------------------------
 
 void Control::broadcast_topology(std::shared_ptr<const routing::Topology> topology) {
   status_.set_topology(topology);
   tell_workers([&topology] { return TopologyChanged{topology}; });
+  look_at_nodes(false);
+}
+
+void Control::keep_spare_descriptors() {
+  const auto wanted = static_cast<std::size_t>(settings_->listen_admin_reserved);
+  while (spare_.size() < wanted) {
+    const int fd = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return;
+    spare_.push_back(fd);
+  }
 }
 
 void Control::accept_from(int listener) {
+  keep_spare_descriptors();
   for (int i = 0; i < kAcceptsPerTurn; ++i) {
     net::Address from;
-    const int fd = net::accept_one(listener, &from);
+    int fd = net::accept_one(listener, &from);
+    const bool out = fd < 0 && (errno == EMFILE || errno == ENFILE);
+    if (out && !spare_.empty()) {
+      // Whoever it is can say so, and only the console is let in.
+      log_warning(std::string("only the console is let in: ") + std::strerror(errno));
+      ::close(spare_.back());
+      spare_.pop_back();
+      fd = net::accept_one(listener, &from);
+    }
     if (fd < 0) {
       if (errno == EAGAIN || errno == EWOULDBLOCK) return;
       if (errno == ECONNABORTED || errno == EINTR) continue;
       // EMFILE, ENFILE, ENOBUFS: whoever waits is left waiting for a moment; those inside go on.
       log_error(std::string("accepting clients is paused: ") + std::strerror(errno));
-      for (Listener& one : listeners_)
-        if (one.watch) one.watch->want(net::Watch::none);
+      watch_listeners(false);
       accept_again_.once(kAcceptPause);
       return;
     }
     NewClient message;
     message.socket.fd = fd;
+    message.only_console = out;
     // Far beyond the limit not even a refusal is affordable.
     const std::int64_t clients = shared_.client_count.load(std::memory_order_relaxed);
     if (clients > settings_->listen_max_client_connections + settings_->listen_admin_reserved + 1000)
@@ -321,6 +518,12 @@ void Control::receive(ControlMessage&& message) {
           [this](SecretDoubted& m) { monitor_->forget_secret(m.cluster, m.user); },
           [this](ConsoleCommand& m) { console_.command(m); },
           [this](ConsoleRows& m) { console_.rows(std::move(m)); },
+          [this](ConsoleCanceled& m) {
+            orders_.give_up(m.client, m.gone ? "its console is gone" : "canceled by its console");
+          },
+          [this](OrdersObeyed& m) { orders_.obeyed(m.ticket, m.closing); },
+          [this](CancelElsewhere& m) { cancel_elsewhere(std::move(m)); },
+          [this](CancelDelivered& m) { cancel_delivered(m.requester); },
           [this](WorkerDrained&) {
             if (++drained_ == shared_.workers.size()) stop_now("the last client has left");
           },
@@ -334,6 +537,13 @@ conf::Status Control::reload(std::vector<std::string>* notes) {
     log_error("reload: nothing has changed: " + error.message);
     return error;
   };
+  notifier_.say_reloading();
+  struct Ready {  // again, whatever comes of it
+    Control& control;
+    ~Ready() {
+      if (control.accepting_) control.notifier_.say_ready(control.service_status());
+    }
+  } const ready{*this};
   auto loaded = conf::load_file(file_);
   if (!loaded) return refused(loaded.error());
   for (const std::string& option : conf::changes_needing_restart(*settings_, **loaded))
@@ -369,10 +579,12 @@ conf::Status Control::set(const std::string& option, const std::string& value) {
 }
 
 void Control::begin_drain(std::string_view why) {
-  if (std::exchange(draining_, true)) {
+  if (std::exchange(drain_, Drain::ordered) == Drain::ordered) {
     stop_now(why);
     return;
   }
+  takeover_.withdraw();
+  notifier_.say("STOPPING=1\nSTATUS=" + service_status());
   log_info("draining: " + std::string(why) + " timeout=" + conf::print(settings_->shutdown_timeout));
   // The console stays reachable; everybody else is told to go.
   tell_workers([] { return BeginDrain{}; });

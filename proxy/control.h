@@ -10,11 +10,15 @@
 #include "conf/settings.h"
 #include "metrics/exporter.h"
 #include "proxy/console.h"
+#include "proxy/listeners.h"
 #include "proxy/messages.h"
 #include "proxy/monitor.h"
 #include "proxy/net/loop.h"
 #include "proxy/net/mailbox.h"
+#include "proxy/notify.h"
+#include "proxy/order_book.h"
 #include "proxy/shared.h"
+#include "proxy/takeover.h"
 #include "proxy/worker.h"
 
 namespace proxy {
@@ -47,21 +51,28 @@ metrics::Source metrics_source(const Status& status, Shared& shared);
 class Control {
  public:
   Control(std::string file, std::shared_ptr<const conf::Settings> settings, Shared& shared,
-          Status& status);
+          Status& status, Notifier notifier);
   ~Control();
 
-  // Opens the listening sockets and starts to probe.
-  conf::Status listen();
-  // Until the last client has left, or was cut off.
-  void run();
+  // The metrics endpoint, whose port only one process can have. `stop` may block for a moment.
+  struct Metrics {
+    std::function<conf::Status()> start;
+    std::function<void()> stop;
+  };
+  // Opens the listening sockets (those given are used) and starts to probe. With `heir` clients are
+  // accepted when the process that it comes from has stopped to, else when run() begins.
+  conf::Status listen(std::vector<ListenSocket> given, const Inheritance* heir, Metrics metrics);
+  // Until the last client has left, or was cut off. False: it could not take over.
+  bool run();
   void post(ControlMessage message) { mailbox_.post(std::move(message)); }
 
   // --- for the console ------------------------------------------------------------------------------
   const conf::Settings& settings() const { return *settings_; }
   Shared& shared() { return shared_; }
+  Monitor& monitor() { return *monitor_; }
   net::Loop& loop() { return loop_; }
-  const Monitor& monitor() const { return *monitor_; }
-  bool draining() const { return draining_; }
+  OrderBook& orders() { return orders_; }
+  bool draining() const { return drain_ != Drain::none; }
   // Loads the file again. The error says why nothing has changed; `notes` what takes a restart.
   conf::Status reload(std::vector<std::string>* notes);
   // Gives one option another value, until the file is read again.
@@ -72,7 +83,20 @@ class Control {
  private:
   void receive(ControlMessage&& message);
   conf::Status apply(std::shared_ptr<const conf::Settings> settings);
+  Takeover::Events takeover_events();
+  void accept_clients(bool on);
+  void watch_listeners(bool on);
   void accept_from(int listener);
+  void keep_spare_descriptors();
+  void hand_over();
+  void look_at_nodes(bool late);
+  void start_metrics();
+  void start_successor();
+  void cancel_elsewhere(CancelElsewhere&& message);
+  void cancel_delivered(const ClientId& requester);
+  void tell_service_manager();
+  void feed_watchdog();
+  std::string service_status() const;
   void broadcast_topology(std::shared_ptr<const routing::Topology> topology);
   template <class Make>
   void tell_workers(Make make) {
@@ -87,19 +111,32 @@ class Control {
   net::Loop loop_;
   net::Mailbox<ControlMessage> mailbox_;
   std::unique_ptr<Monitor> monitor_;
+  OrderBook orders_;
   Console console_;
   std::vector<std::unique_ptr<net::Signal>> signals_;
   struct Listener {
-    int fd = -1;
-    std::string unix_path;  // removed at the end
+    ListenSocket socket;
     std::unique_ptr<net::Watch> watch;
   };
   std::vector<Listener> listeners_;
+  // Descriptors that nobody uses: closed to accept a console when all others are taken.
+  std::vector<int> spare_;
+  Takeover takeover_;
+  Notifier notifier_;
+  Metrics metrics_;
+  const std::string program_;  // the path of the executable, for a successor
   net::Timer accept_again_;
   net::Timer fade_;
   net::Timer drain_deadline_;
+  net::Timer ready_deadline_;   // of a successor: its nodes must be known by then
+  net::Timer metrics_again_;
+  net::Timer service_timer_, watchdog_timer_;
+  std::vector<std::uint64_t> turns_seen_;  // of every worker's loop, at the last look
   std::size_t drained_ = 0;
-  bool draining_ = false;
+  enum class Drain : std::uint8_t { none, handed_over, ordered } drain_ = Drain::none;
+  bool accepting_ = false;
+  bool asked_to_serve_ = false;  // a successor has said that it is ready
+  bool failed_ = false;
 };
 
 // The TLS contexts that the settings ask for; null where TLS is off.

@@ -3,6 +3,8 @@
 #include <csignal>
 #include <cstdio>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -14,8 +16,11 @@
 #include "metrics/exporter.h"
 #include "proxy/check_command.h"
 #include "proxy/control.h"
+#include "proxy/listeners.h"
 #include "proxy/log.h"
+#include "proxy/notify.h"
 #include "proxy/random.h"
+#include "proxy/takeover.h"
 #include "proxy/version.h"
 #include "proxy/worker.h"
 
@@ -28,12 +33,15 @@ constexpr std::string_view kHelp =
     "pgsluice: one connection string for a Postgres primary and its replicas\n"
     "\n"
     "  pgsluice FILE              run with this configuration\n"
+    "  pgsluice FILE --takeover   the same, in the place of the process that runs with it now:\n"
+    "                             no connection is refused meanwhile (listen.takeover_socket)\n"
     "  pgsluice check FILE        validate it, and try every node\n"
     "  pgsluice --sample          print a commented configuration to start from\n"
     "  pgsluice --reference       print all options as Markdown\n"
     "  pgsluice --help, --version\n"
     "\n"
-    "SIGHUP reloads, SIGTERM drains and exits, a second SIGTERM exits at once.\n"
+    "SIGHUP reloads, SIGTERM drains and exits, a second SIGTERM exits at once, SIGUSR2 starts\n"
+    "a new process of the same file that takes over.\n"
     "\n"
     "Options of the configuration file:\n";
 
@@ -47,8 +55,22 @@ void raise_descriptor_limit() {
   setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-int run(const std::string& file) {
+// One of 32 that no process whose clients may still send cancels has.
+std::uint8_t process_number(std::uint32_t taken) {
+  const std::uint32_t start = proxy::random_u32();
+  for (std::uint32_t i = 0; i < 32; ++i)
+    if ((taken >> ((start + i) % 32) & 1U) == 0) return static_cast<std::uint8_t>((start + i) % 32);
+  return static_cast<std::uint8_t>(start % 32);
+}
+
+int run(const std::string& file, bool takeover) {
   using namespace proxy;
+  const Notifier notifier = Notifier::from_environment();
+  auto given = sockets_from_systemd();
+  if (!given) {
+    log_error(given.error().message);
+    return kProblem;
+  }
   const auto settings = conf::load_file(file);
   if (!settings) {
     std::fprintf(stderr, "%s\n", settings.error().message.c_str());
@@ -64,10 +86,27 @@ int run(const std::string& file) {
   // A peer that is gone is an error of the write, not the end of the process.
   std::signal(SIGPIPE, SIG_IGN);
 
+  std::optional<Inheritance> heir;
+  if (takeover) {
+    const std::string& path = (*settings)->listen_takeover_socket;
+    auto claimed = path.empty() ? conf::Error{conf::Errc::config, "--takeover: listen.takeover_socket is empty"}
+                                : claim_inheritance(path);
+    if (!claimed) {
+      log_error(claimed.error().message);
+      return kProblem;
+    }
+    heir = std::move(*claimed);
+    if (heir)
+      given = std::move(heir->sockets);
+    else
+      log_info("--takeover: nobody listens on " + path + "; starting as usual");
+  }
+
   Shared shared(**settings);
-  shared.mock_key = random_bytes(32);
   shared.cancel_secret = random_bytes(32);
-  shared.process = static_cast<std::uint8_t>(random_u32() % 32);
+  shared.mock_key = heir ? heir->mock_key : random_bytes(32);
+  shared.other_processes = heir ? heir->processes : 0;
+  shared.process = process_number(shared.other_processes);
 
   const std::size_t asked = static_cast<std::size_t>((*settings)->workers);
   const std::size_t count = std::clamp<std::size_t>(
@@ -79,32 +118,39 @@ int run(const std::string& file) {
   }
 
   Status status;
-  auto control = std::make_unique<Control>(file, *settings, shared, status);
+  auto control = std::make_unique<Control>(file, *settings, shared, status, notifier);
+  std::mutex exporter_mutex;  // a successor makes it stop on another thread
   std::unique_ptr<metrics::Exporter> exporter;
-  if ((*settings)->metrics_port != 0) {
+  const auto start_metrics = [&]() -> conf::Status {
+    if ((*settings)->metrics_port == 0) return conf::ok;
+    const std::lock_guard lock(exporter_mutex);
     auto started = metrics::Exporter::start((*settings)->metrics_address,
                                             static_cast<std::uint16_t>((*settings)->metrics_port),
                                             metrics_source(status, shared));
-    if (!started) {
-      log_error(started.error().message);
-      return kProblem;
-    }
+    if (!started) return started.error();
     exporter = std::move(*started);
     log_info("metrics on http://" + (*settings)->metrics_address + ":" +
              std::to_string(exporter->port()) + "/metrics");
-  }
-  if (const conf::Status listening = control->listen(); !listening) {
+    return conf::ok;
+  };
+  const auto stop_metrics = [&] {
+    const std::lock_guard lock(exporter_mutex);
+    exporter.reset();
+  };
+  if (const conf::Status listening = control->listen(std::move(*given), heir ? &*heir : nullptr,
+                                                     {.start = start_metrics, .stop = stop_metrics});
+      !listening) {
     log_error(listening.error().message);
     return kProblem;
   }
   for (const auto& worker : workers) worker->start();
-  control->run();
+  const bool well = control->run();
   for (const auto& worker : workers) worker->join();
-  exporter.reset();
+  stop_metrics();
   control.reset();
   workers.clear();
   log_info("stopped");
-  return 0;
+  return well ? 0 : kProblem;
 }
 
 }  // namespace
@@ -129,7 +175,8 @@ int main(int argc, char** argv) {
     return 0;
   }
   if (argc == 3 && first == "check") return proxy::run_check(argv[2]);
-  if (argc == 2 && !first.starts_with("-")) return run(first);
-  std::fprintf(stderr, "usage: pgsluice FILE | check FILE | --sample | --reference | --help | --version\n");
+  if (argc == 2 && !first.starts_with("-")) return run(first, false);
+  if (argc == 3 && !first.starts_with("-") && std::string_view(argv[2]) == "--takeover") return run(first, true);
+  std::fprintf(stderr, "usage: pgsluice FILE [--takeover] | check FILE | --sample | --reference | --help | --version\n");
   return kUsage;
 }

@@ -13,6 +13,7 @@
 #include "pool/budget.h"
 #include "proxy/net/socket.h"
 #include "proxy/wire/backend.h"
+#include "proxy/orders.h"
 #include "routing/catalog.h"
 #include "routing/topology.h"
 
@@ -29,6 +30,8 @@ struct ClientId {
   friend auto operator<=>(const ClientId&, const ClientId&) = default;
 };
 std::string print(const ClientId& id);
+// As the worker of a requester: another process (proxy/takeover.h).
+inline constexpr std::uint16_t kElsewhere = 0xffff;
 
 // A table that the console shows: rows of text, in the columns of the command.
 using Rows = std::vector<std::vector<std::optional<std::string>>>;
@@ -64,6 +67,7 @@ struct NewClient {
   net::Socket::Parts socket;
   pool::AddressCounts::Ticket from;
   std::int64_t of_its_address = 0;  // its number among the connections of its address, from 1
+  bool only_console = false;  // accepted with a descriptor that was kept for the console
 };
 struct SettingsChanged {
   std::shared_ptr<const conf::Settings> settings;
@@ -119,13 +123,29 @@ struct ConsoleAnswer {
   ClientId client;
   std::string messages;
 };
-struct BeginDrain {};
+// Operators have ordered something. `database`: whom the action is for; "" is all.
+struct OrdersChanged {
+  std::shared_ptr<const Orders> orders;
+  OrderAction action = OrderAction::none;
+  std::string database;
+  std::uint64_t ticket = 0;
+};
+struct KillClient {
+  ClientId client;
+  std::uint64_t ticket = 0;
+};
+// Turns the loop once: a worker that does not is stuck.
+struct Nudge {};
+// `handed_over`: a successor accepts already; who has just come here is let in and served first.
+struct BeginDrain {
+  bool handed_over = false;
+};
 struct StopNow {};
 
 using WorkerMessage =
     std::variant<NewClient, SettingsChanged, TopologyChanged, CatalogChanged, CancelClient,
                  CancelDelivered, ServerHandover, Starving, RoomWanted, SecretFound, ConsoleAsk, ConsoleAnswer,
-                 BeginDrain, StopNow>;
+                 OrdersChanged, KillClient, Nudge, BeginDrain, StopNow>;
 
 // --- to the control thread -------------------------------------------------------------------------
 
@@ -168,6 +188,21 @@ struct ConsoleRows {
   std::vector<IdentityUse> identities;
   WorkerUse use;  // with the last piece
 };
+// The client of a console cancels its command (`gone`: because it is no more).
+struct ConsoleCanceled {
+  ClientId client;
+  bool gone = false;
+};
+// A cancel whose key another process issued.
+struct CancelElsewhere {
+  CancelClient request;
+};
+// A worker has done what the order of this ticket says. `closing`: its servers of that database that will
+// be closed when they are released; of KillClient: the clients that it found.
+struct OrdersObeyed {
+  std::uint64_t ticket = 0;
+  std::size_t closing = 0;
+};
 // A worker has nothing left to drain.
 struct WorkerDrained {
   std::size_t worker = 0;
@@ -175,6 +210,7 @@ struct WorkerDrained {
 
 using ControlMessage = std::variant<NodeSuspected, SampleWanted, SchemaChanged, SecretWanted,
                                     SecretDoubted, ConsoleCommand, ConsoleRows,
+                                    ConsoleCanceled, OrdersObeyed, CancelElsewhere, CancelDelivered,
                                     WorkerDrained>;
 
 }  // namespace proxy

@@ -91,9 +91,34 @@ void Monitor::publish() {
   topology->version = ++version_;
   for (const auto& [name, cluster] : clusters_) {
     topology->clusters.push_back(cluster->state());
+    if (!drained_.empty()) mark_drained(topology->clusters.back());
     topology->clusters.back().find_serving();
   }
   if (events_.topology) events_.topology(std::move(topology));
+}
+
+void Monitor::drain(std::map<conf::NodeAddress, bool> nodes) {
+  drained_ = std::move(nodes);
+  std::erase_if(excused_, [this](const auto& address) { return !drained_.contains(address); });
+  publish();
+}
+
+// An order that was given to a replica must not silently take the writes away when it is promoted.
+void Monitor::mark_drained(routing::ClusterState& cluster) {
+  for (routing::NodeState& node : cluster.nodes) {
+    const auto order = drained_.find(node.address);
+    if (order == drained_.end()) continue;
+    if (cluster.primary != node.id) {
+      node.drained = true;
+      excused_.erase(node.address);
+    } else if (order->second) {
+      node.drained = true;
+      cluster.primary = std::nullopt;
+    } else if (excused_.insert(node.address).second) {
+      log_warning("node=" + node.address.name() +
+                  " is drained but was accepted as primary: it takes writes (DRAIN ... FORCE stops that)");
+    }
+  }
 }
 
 void Monitor::suspect(NodeId node) {
@@ -125,6 +150,12 @@ std::vector<NodeReport> Monitor::report() const {
   for (const auto& [name, cluster] : clusters_)
     for (NodeReport& row : cluster->report()) rows.push_back(std::move(row));
   return rows;
+}
+
+std::vector<routing::ClusterState> Monitor::states() const {
+  std::vector<routing::ClusterState> states;
+  for (const auto& [name, cluster] : clusters_) states.push_back(cluster->state());
+  return states;
 }
 
 std::vector<ClusterReport> Monitor::clusters() const {

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -56,6 +57,10 @@ class Monitor {
   // A login failed: the next look-up asks Postgres again.
   void forget_secret(const std::string& cluster, const std::string& user);
 
+  // Operators want these nodes left alone; the value: even as the accepted primary. Published at once.
+  // A node that is not forced serves again, and says so in the log, while it is the accepted primary.
+  void drain(std::map<conf::NodeAddress, bool> nodes);
+
   // DDL went through: functions may have changed.
   void schema_changed(std::string_view cluster);
 
@@ -63,6 +68,8 @@ class Monitor {
   std::vector<NodeReport> report() const;
   std::vector<ClusterReport> clusters() const;
   std::size_t look_ups() const { return resolver_.under_way(); }
+  // What is known of every cluster, drained nodes not taken into account.
+  std::vector<routing::ClusterState> states() const;
 
   static constexpr conf::Millis kPublishFloor{2};
 
@@ -70,11 +77,14 @@ class Monitor {
   std::optional<routing::NodeId> number(const conf::NodeAddress& address);
   void on_changed();
   void publish();
+  void mark_drained(routing::ClusterState& cluster);
 
   net::Loop& loop_;
   std::shared_ptr<const conf::Settings> settings_;
   const MonitorEvents events_;
   std::map<conf::NodeAddress, routing::NodeId> numbers_;  // never forgotten
+  std::map<conf::NodeAddress, bool> drained_;
+  std::set<conf::NodeAddress> excused_;  // drained, and serving all the same: said once
   std::uint64_t version_ = 0;
   std::optional<conf::Instant> published_;
   net::Timer publish_timer_;

@@ -38,6 +38,10 @@ std::string_view name(ServerEnd end) {
     case ServerEnd::surplus: return "surplus";
     case ServerEnd::evicted: return "evicted";
     case ServerEnd::shutdown: return "shutdown";
+    case ServerEnd::reconnect: return "reconnect";
+    case ServerEnd::paused: return "paused";
+    case ServerEnd::drained: return "drained";
+    case ServerEnd::killed: return "killed";
     case ServerEnd::count_: break;
   }
   return "unknown";

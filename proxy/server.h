@@ -42,6 +42,10 @@ enum class ServerEnd : std::uint8_t {
   surplus,             // a limit has become smaller
   evicted,             // for another pool that shares a limit with this one
   shutdown,
+  reconnect,           // by an operator, as the following
+  paused,
+  drained,
+  killed,
   count_
 };
 std::string_view name(ServerEnd end);
@@ -92,6 +96,7 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   wire::Pipeline pipeline;
   std::uint64_t looked_at = 0;      // the version of the topology that these two are from
   bool is_stale = false;
+  bool outdated = false;            // RECONNECT: closed when it is released
   routing::NodeRole role = routing::NodeRole::unknown;
   bool is_warm = false;             // it has run a statement
   bool was_primary = false;         // it has been written to: cut when somebody else is primary

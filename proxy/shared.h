@@ -75,6 +75,7 @@ struct Shared {
   std::string mock_key;       // secret: salts of users that do not exist
   std::string cancel_secret;  // secret: of which long cancel keys are made
   std::uint8_t process = 0;   // in cancel keys: which of several processes issued it
+  std::uint32_t other_processes = 0;  // a bit for each number that one before us, still draining, has
   std::vector<Worker*> workers;
   std::function<void(ControlMessage)> tell_control;
   std::atomic<std::int64_t> client_count{0};

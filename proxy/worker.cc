@@ -96,7 +96,14 @@ void Worker::receive(WorkerMessage&& message) {
           [this](ConsoleAnswer& m) {
             if (Client* client = find(m.client)) client->console_answer(m.messages);
           },
-          [this](BeginDrain&) { begin_drain(); },
+          [this](OrdersChanged& m) { orders_changed(std::move(m)); },
+          [this](KillClient& m) {
+            Client* client = find(m.client);
+            if (client != nullptr) kill_client(*client);
+            shared_.tell_control(OrdersObeyed{m.ticket, client == nullptr ? 0U : 1U});
+          },
+          [this](BeginDrain& m) { begin_drain(m.handed_over); },
+          [](Nudge&) {},
           [this](StopNow&) { stop_now(); },
       },
       message);
@@ -137,6 +144,7 @@ void Worker::take_client(NewClient&& message) {
   slot.client = std::make_unique<Client>(
       *this,
       ClientId{static_cast<std::uint16_t>(number_), number, slot.generation}, std::move(message));
+  if (message.only_console) slot.client->login()->let_in_only_console();
 }
 
 void Worker::client_joined(Client& client) {
@@ -190,6 +198,7 @@ void Worker::retire(Client& client, ClientEnd why, std::string_view text) {
     line += " statements=" + std::to_string(client.statements);
     log(ordinary ? conf::LogLevel::info : conf::LogLevel::warning, line);
   }
+  if (client.state() == ClientState::console) shared_.tell_control(ConsoleCanceled{client.id(), true});
   stop_waiting(client);
   client.move_to(ClientState::closing);
   if (Server* server = client.server) {
@@ -247,14 +256,12 @@ void Worker::cancel(const CancelClient& request) {
   const std::uint32_t process = request.pid >> (kSlotBits + kWorkerBits);
   const std::size_t worker = request.pid >> kSlotBits & ((1U << kWorkerBits) - 1);
   const std::uint32_t slot = request.pid & ((1U << kSlotBits) - 1);
-  const auto done = [&] {
-    if (request.requester.worker == number_) {
-      if (Client* requester = find(request.requester)) requester->cancel_delivered();
-    } else {
-      shared_.workers[request.requester.worker]->post(CancelDelivered{request.requester});
-    }
-  };
-  if (process != (shared_.process & 31U) || worker >= shared_.workers.size()) {
+  const auto done = [&] { cancel_delivered(request.requester); };
+  if (process != (shared_.process & 31U)) {
+    shared_.tell_control(CancelElsewhere{request});
+    return;
+  }
+  if (worker >= shared_.workers.size()) {
     done();
     return;
   }
@@ -266,6 +273,11 @@ void Worker::cancel(const CancelClient& request) {
   if (client == nullptr || client->state() == ClientState::closing ||
       client->state() == ClientState::login ||
       !is_cancel_key(request.key, cancel_key(*client), shared_.cancel_secret)) {
+    done();
+    return;
+  }
+  if (client->state() == ClientState::console) {
+    shared_.tell_control(ConsoleCanceled{client->id(), false});
     done();
     return;
   }
@@ -290,6 +302,16 @@ void Worker::cancel(const CancelClient& request) {
   send_cancel(*client->server, request.requester);
 }
 
+void Worker::cancel_delivered(const ClientId& requester) {
+  if (requester.worker == number_) {
+    if (Client* client = find(requester)) client->cancel_delivered();
+  } else if (requester.worker == kElsewhere) {
+    shared_.tell_control(CancelDelivered{requester});
+  } else {
+    shared_.workers[requester.worker]->post(CancelDelivered{requester});
+  }
+}
+
 void Worker::send_cancel(Server& server, std::optional<ClientId> requester) {
   ++server.cancels;
   // It may finish in its constructor; cancel_finished() then finds it by its address.
@@ -311,13 +333,7 @@ void Worker::cancel_finished(Canceller& canceller) {
     cancellers_.pop_back();
     break;
   }
-  if (canceller.requester) {
-    if (canceller.requester->worker == number_) {
-      if (Client* requester = find(*canceller.requester)) requester->cancel_delivered();
-    } else {
-      shared_.workers[canceller.requester->worker]->post(CancelDelivered{*canceller.requester});
-    }
-  }
+  if (canceller.requester) cancel_delivered(*canceller.requester);
   Server* server = std::exchange(canceller.server, nullptr);
   if (server == nullptr) return;
   --server->cancels;
@@ -332,18 +348,18 @@ void Worker::topology_changed(std::shared_ptr<const routing::Topology> topology)
   topology_ = std::move(topology);
   for (const auto& [key, identity] : identities_) identity->state = topology_->find(identity->cluster);
   // After a switch nothing is left that could write to the old primary.
-  std::vector<Server*> cut;
+  std::vector<std::pair<Server*, ServerEnd>> cut;
   for (const auto& [address, server] : servers_) {
     const routing::ClusterState* state = cluster(server->identity());
     const bool was_primary = server->was_primary;
     const bool other_primary = state != nullptr && state->primary && *state->primary != server->node_id();
     if (was_primary && other_primary) {
-      cut.push_back(server.get());
+      cut.emplace_back(server.get(), ServerEnd::node_changed);
     } else if (server->state == pool::ServerState::idle && stale(*server)) {
-      cut.push_back(server.get());
+      cut.emplace_back(server.get(), why_stale(*server));
     }
   }
-  for (Server* server : cut) retire(*server, ServerEnd::node_changed, "the node is no longer the primary");
+  for (const auto& [server, why] : cut) retire(*server, why, "the node is no longer the primary");
   // Whoever waits at a node that is down, or for what it no longer is, looks for another place.
   for (const auto& [key, identity] : identities_) {
     const routing::ClusterState* state = cluster(*identity);
@@ -351,7 +367,7 @@ void Worker::topology_changed(std::shared_ptr<const routing::Topology> topology)
       if (!its_pool || its_pool->waiting() == 0) continue;
       const routing::NodeState* node =
           state == nullptr ? nullptr : state->find(its_pool->key().node);
-      const bool fit = node != nullptr && node->health == routing::NodeHealth::up &&
+      const bool fit = node != nullptr && node->health == routing::NodeHealth::up && !node->drained &&
                        (state->primary == node->id || node->lag_ok);
       if (!fit) replace_waiters(*its_pool);
     }
@@ -368,13 +384,27 @@ void Worker::settings_changed(SettingsChanged&& message) {
   meet_configured_users();
 }
 
-void Worker::begin_drain() {
+// Whoever came shortly before the hand-over came to a server that serves: it is told later, when it is idle.
+bool Worker::may_stay(const Client& client) {
+  return handed_over_ && now() - client.connected_at() < kJustCame;
+}
+
+void Worker::begin_drain(bool handed_over) {
   draining_ = true;
+  handed_over_ = handed_over;
   std::vector<Client*> idle;
-  each_client(ClientState::login, [&idle](Client& client) {
-    if (!client.login()->may_be_console()) idle.push_back(&client);
+  if (!handed_over)
+    each_client(ClientState::login, [&idle](Client& client) {
+      if (!client.login()->may_be_console()) idle.push_back(&client);
+    });
+  // A statement that has arrived already is still answered.
+  each_client(ClientState::idle, [&](Client& client) {
+    if (!may_stay(client) && !client.socket().has_input()) idle.push_back(&client);
   });
-  each_client(ClientState::idle, [&idle](Client& client) { idle.push_back(&client); });
+  // Nothing of theirs has begun, and nobody knows when it might.
+  each_client(ClientState::waiting, [&idle](Client& client) {
+    if (client.waiting_for == WaitingFor::resume) idle.push_back(&client);
+  });
   for (Client* client : idle) {
     if (client->state() == ClientState::closing) continue;
     client->fatal(ClientEnd::draining, wire::sqlstate::kAdminShutdown,
@@ -385,10 +415,10 @@ void Worker::begin_drain() {
 
 void Worker::drain_step() {
   if (drained_ || live_clients_ > count(ClientState::console) + count(ClientState::login)) return;
-  // Nobody waits for those who have not said what they want.
+  // Nobody waits for those who have not said what they want; after a hand-over they are served.
   bool somebody = false;
-  each_client(ClientState::login, [&somebody](Client& client) {
-    somebody |= client.login() == nullptr || !client.login()->may_be_console();
+  each_client(ClientState::login, [this, &somebody](Client& client) {
+    somebody |= handed_over_ || client.login() == nullptr || !client.login()->may_be_console();
   });
   if (somebody) return;
   drained_ = true;

@@ -65,6 +65,7 @@ struct Identity {
   pool::NameHold name;  // where "*" serves the database
   bool standard_strings = true;  // the server's own standard_conforming_strings
   std::int64_t waiting = 0;      // clients of it in state waiting
+  bool paused = false;           // by an operator: statements wait until it is resumed
 };
 
 // A thread, its loop, and everything that the loop touches: clients, servers, pools, queues. No other
@@ -98,7 +99,7 @@ class Worker {
   const std::shared_ptr<const net::TlsContext>& client_tls() const { return client_tls_; }
   const std::shared_ptr<const net::TlsContext>& server_tls() const { return server_tls_; }
   const std::shared_ptr<const routing::Catalog>& catalog() const { return catalog_; }
-  bool draining() const { return draining_; }
+  bool refuses_logins() const { return draining_ && !handed_over_; }
 
   // One read lands here; what is not used at once is copied out before the next. A 1 MB result
   // takes some ten of them; there is room in front for a kept beginning.
@@ -171,11 +172,14 @@ class Worker {
   // will be linked and told (Client::forward_waiting); or Client::refuse() has the reason.
   enum class Placed : std::uint8_t { linked, waits, refused };
   Placed place(Client& client);
-  // The node has been down, restarted or changed its role since this server connected: no new work for it.
+  // No new work for this server: its node has been down, restarted or changed its role since it connected, or
+  // an operator wants it closed (why_stale() tells them apart).
   bool stale(Server& server) const {
     if (server.looked_at != topology_->version || server.looked_at == 0) look_at(server);
     return server.is_stale;
   }
+  ServerEnd why_stale(Server& server) const;
+  const Orders& orders() const { return *orders_; }
   void client_opened(Client& client, const std::string& peer);
   std::uint32_t new_cancel_secret();
   // A server has finished for its client (unlinked already) and is clean.
@@ -210,6 +214,7 @@ class Worker {
   void send_cancel(Server& server, std::optional<ClientId> requester);
   void cancel_finished(Canceller& canceller);
   CancelKey cancel_key(const Client& client) const;
+  void cancel_delivered(const ClientId& requester);
   static std::uint32_t cancel_pid(const Shared& shared, const ClientId& id);
 
   // --- console --------------------------------------------------------------------------------------
@@ -229,7 +234,11 @@ class Worker {
   void feed_others(const pool::PoolKey& key);
   void topology_changed(std::shared_ptr<const routing::Topology> topology);
   void settings_changed(SettingsChanged&& message);
-  void begin_drain();
+  void orders_changed(OrdersChanged&& message);
+  void kill_clients(const std::string& database);
+  void kill_client(Client& client);
+  void begin_drain(bool handed_over);
+  bool may_stay(const Client& client);
   void stop_now();
   void drain_step();
   void answer_console(ConsoleAsk&& question);
@@ -280,6 +289,7 @@ class Worker {
   std::shared_ptr<const net::TlsContext> client_tls_, server_tls_;
   std::shared_ptr<const routing::Topology> topology_;
   std::shared_ptr<const routing::Catalog> catalog_;
+  std::shared_ptr<const Orders> orders_ = std::make_shared<Orders>();
   std::unique_ptr<metrics::WorkerMetrics> metrics_;
   net::Loop loop_;
   net::Mailbox<WorkerMessage> mailbox_;
@@ -333,7 +343,10 @@ class Worker {
   conf::Instant last_sample_wanted_{};
   conf::Instant last_slow_check_{}, last_idle_check_{};
   const conf::PoolMode started_mode_;  // pool.mode takes a restart
+  // How long before a hand-over "just now" is.
+  static constexpr Millis kJustCame{1000};
   bool draining_ = false;
+  bool handed_over_ = false;
   bool drained_ = false;
   std::thread thread_;
 };

@@ -185,7 +185,7 @@ void Worker::idle_link(Client& client, Server& server) {
     settle(server);
   }
   if (client.state() == ClientState::closing) return;
-  if (draining_ && client.state() == ClientState::idle) {
+  if (draining_ && client.state() == ClientState::idle && !may_stay(client)) {
     refusal(pool::Refusal::draining);
     client.fatal(ClientEnd::draining, wire::sqlstate::kAdminShutdown,
                  "terminating connection: pgsluice is shutting down");

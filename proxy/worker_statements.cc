@@ -41,6 +41,7 @@ Identity* Worker::identity(const std::string& database, const std::string& user)
 
 // What the configuration says of an identity; again after every reload.
 void Worker::configure(Identity& identity) {
+  identity.paused = orders_->is_paused(identity.database);
   const conf::Settings& settings = *settings_;
   auto entry = settings.databases.find(identity.database);
   if (entry == settings.databases.end()) entry = settings.databases.find("*");
@@ -211,12 +212,18 @@ void Worker::look_at(Server& server) const {
   server.is_stale = true;
   for (const routing::ClusterState& state : topology_->clusters)
     if (const routing::NodeState* node = state.find(server.node_id()))
-      server.is_stale = node->incarnation != server.incarnation();
+      server.is_stale = node->incarnation != server.incarnation() || node->drained;
+  server.is_stale |= server.outdated || server.identity().paused;
 }
 
 Worker::Placed Worker::place(Client& client) {
   const Instant at = now();
   const bool login = client.state() == ClientState::login;
+  if (client.identity->paused) [[unlikely]] {
+    if (std::exchange(client.admitted, false)) pool::leave(*client.tenant);
+    wait(client, WaitingFor::resume);
+    return Placed::waits;
+  }
   if (client.tenant_next) {
     client.tenant = &shared_.tenants.find(*client.tenant_next);
     client.tenant_next = nullptr;
@@ -286,7 +293,7 @@ Worker::Placed Worker::place(Client& client) {
     Server& server = *server_of(record);
     if (its_pool.longest_waiter() != nullptr) break;  // they come first
     if (stale(server)) {
-      retire(server, ServerEnd::node_changed);
+      retire(server, why_stale(server));
       continue;
     }
     if (read_why) metrics_->read_choices.add(*read_why);
@@ -358,7 +365,7 @@ void Worker::release(Server& server) {
     return;
   }
   if (stale(server)) {
-    retire(server, ServerEnd::node_changed);
+    retire(server, why_stale(server));
     return;
   }
   if (now() - server.connected_at > server.lifetime) {
@@ -406,7 +413,9 @@ void Worker::take_server(ServerHandover&& message) {
   its_pool.add(server);
   server.idle_since = now();
   its_pool.budget().feed(number_);
-  if (its_pool.longest_waiter() != nullptr) {
+  if (stale(server)) {
+    retire(server, why_stale(server));
+  } else if (its_pool.longest_waiter() != nullptr) {
     const bool more = its_pool.waiting() > 1;
     give(server, its_pool);
     if (more) (void)open_servers(*owner, its_pool);
@@ -563,7 +572,7 @@ void Worker::server_ready(Server& server) {
   log_debug("server=" + server.node_name() + " user=" + server.identity().user +
             " database=" + server.identity().dbname + " opened tls=" + server.tls_description());
   if (stale(server)) {
-    retire(server, ServerEnd::node_changed);
+    retire(server, why_stale(server));
     return;
   }
   if (its_pool.longest_waiter() != nullptr) {
@@ -640,6 +649,10 @@ void Worker::retry_waiting() {
   for (Client* client : clients) {
     if (client->state() == ClientState::closing || !client->in_retry.linked()) continue;
     if (client->waiting_for == WaitingFor::tenant && now() < client->not_before) continue;
+    if (client->waiting_for == WaitingFor::resume) {
+      if (client->identity->paused) continue;
+      client->waiting_since = now();  // for a server, from here on
+    }
     retry_.remove(*client);
     place_again(*client);
   }

@@ -91,7 +91,10 @@ void Worker::check_deadlines() {
       if (client.waiting_for == WaitingFor::nothing) return;
       const auto waited = at - client.waiting_since;
       const Millis queue_timeout = client.identity->timeouts.queue;
-      if (client.waiting_for == WaitingFor::node && waited > settings_->routing_primary_wait) {
+      if (client.waiting_for == WaitingFor::resume) {
+        if (settings_->pool_pause_timeout.count() > 0 && waited > settings_->pool_pause_timeout)
+          late.emplace_back(&client, pool::Refusal::paused);
+      } else if (client.waiting_for == WaitingFor::node && waited > settings_->routing_primary_wait) {
         late.emplace_back(&client, pool::Refusal::no_primary);
       } else if (waited > queue_timeout && client.server == nullptr) {
         late.emplace_back(&client, pool::Refusal::queue_timeout);
@@ -108,6 +111,10 @@ void Worker::check_deadlines() {
                      "no primary is known at the moment (waited " +
                          conf::print(settings_->routing_primary_wait) + ")",
                      Millis(500 + static_cast<std::int64_t>(random_() % 500)));
+    } else if (why == pool::Refusal::paused) {
+      client->refuse(why, wire::sqlstate::kQueryCanceled,
+                     "canceled after waiting " + conf::print(settings_->pool_pause_timeout) +
+                         " for the database to be resumed (pool.pause_timeout)");
     } else {
       client->refuse(why, wire::sqlstate::kQueryCanceled,
                      "canceled after waiting " + conf::print(client->identity->timeouts.queue) +
@@ -201,7 +208,9 @@ void Worker::check_clients() {
   };
   look(ClientState::login, [&](Client& client) -> std::optional<ClientEnd> {
     if (client.login() != nullptr) client.login()->ask_again();
-    if (at - client.connected_at() > settings_->listen_login_timeout)
+    // Who waits for a paused database has logged in as far as it can; its time begins when that ends.
+    if (client.waiting_for != WaitingFor::resume &&
+        at - std::max(client.connected_at(), client.waiting_since) > settings_->listen_login_timeout)
       return ClientEnd::login_timeout;
     return std::nullopt;
   });
@@ -214,6 +223,12 @@ void Worker::check_clients() {
       return ClientEnd::gone;
     return client.server == nullptr ? std::nullopt : judge_running(client, *client.server);
   });
+  // Those who were left alone when the drain began.
+  if (draining_)
+    look(ClientState::idle, [&](Client& client) -> std::optional<ClientEnd> {
+      if (may_stay(client) || client.socket().has_input()) return std::nullopt;
+      return ClientEnd::draining;
+    });
   // There may be very many of these.
   if (at - last_idle_check_ >= 1s) {
     last_idle_check_ = at;
@@ -243,6 +258,10 @@ void Worker::check_clients() {
                      "terminating connection due to idle-in-transaction timeout "
                      "(pool.idle_transaction_timeout)",
                      reason);
+        break;
+      case ClientEnd::draining:
+        client.fatal(verdict.end, wire::sqlstate::kAdminShutdown,
+                     "terminating connection: pgsluice is shutting down");
         break;
       case ClientEnd::idle_timeout:
         client.fatal(verdict.end, wire::sqlstate::kIdleSessionTimeout,

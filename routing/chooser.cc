@@ -85,6 +85,7 @@ std::string_view name(ReadReason r) {
     case ReadReason::no_replica_up: return "no_replica_up";
     case ReadReason::all_lagging: return "all_lagging";
     case ReadReason::none_has_replayed: return "none_has_replayed";
+    case ReadReason::all_drained: return "all_drained";
   }
   return "unknown";
 }
@@ -103,13 +104,15 @@ ReadChoice choose_replica(const ClusterState& cluster, const ReadNeeds& needs,
 
   std::array<NodeId, kMaxNodes> eligible;
   std::size_t count = 0;
-  bool any_replica = false, any_up = false, any_close = false;
+  bool any_replica = false, any_up = false, any_close = false, any_drained = false;
   for (std::size_t i = 0; i < std::min(cluster.nodes.size(), kMaxNodes); ++i) {
     const NodeState& node = cluster.nodes[i];
     if (node.role != NodeRole::replica || &node == primary) continue;
     any_replica = true;
     if (node.health != NodeHealth::up || node.ips.empty()) continue;
     if (i < 64 && (needs.excluded >> i & 1) != 0) continue;
+    any_drained |= node.drained;
+    if (node.drained) continue;
     any_up = true;
     if (!cluster.serves_reads(node)) continue;
     any_close = true;
@@ -117,7 +120,8 @@ ReadChoice choose_replica(const ClusterState& cluster, const ReadNeeds& needs,
     eligible[count++] = node.id;
   }
   if (!any_replica) return {std::nullopt, ReadReason::no_replica};
-  if (!any_up) return {std::nullopt, ReadReason::no_replica_up};
+  if (!any_up)
+    return {std::nullopt, any_drained ? ReadReason::all_drained : ReadReason::no_replica_up};
   if (!any_close) return {std::nullopt, ReadReason::all_lagging};
   if (count == 0) return {std::nullopt, ReadReason::none_has_replayed};
   return choose(std::span(eligible).first(count), loads, random);

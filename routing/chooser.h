@@ -41,6 +41,7 @@ enum class ReadReason : std::uint8_t {
   no_replica_up,
   all_lagging,
   none_has_replayed,
+  all_drained,         // by operators, those that are up
 };
 std::string_view name(ReadReason r);
 

@@ -38,6 +38,7 @@ struct NodeState {
   std::string why;               // of the health: "refused", "timeout", "" when up
   std::optional<Millis> lag;     // of a replica; nothing: unknown, and unknown is never zero
   bool lag_ok = false;           // within routing.max_lag, with hysteresis
+  bool drained = false;          // by an operator: no new statements, idle servers are closed
   Lsn replayed;                  // of a replica, at its last probe
   std::uint64_t system_id = 0;
   std::uint32_t timeline = 0;
@@ -65,10 +66,10 @@ struct ClusterState {
   // answer to a COMMIT.
   std::shared_ptr<std::atomic<std::uint64_t>> samples_sent;
 
-  // A replica other than the accepted primary, up, reachable and within max_lag.
+  // A replica other than the accepted primary, up, reachable, within max_lag and not drained.
   bool serves_reads(const NodeState& node) const {
     return node.role == NodeRole::replica && node.health == NodeHealth::up && !node.ips.empty() &&
-           node.lag_ok && primary != node.id;
+           node.lag_ok && !node.drained && primary != node.id;
   }
   const NodeState* find(NodeId id) const {
     for (const NodeState& node : nodes)

@@ -242,6 +242,11 @@ TlsSession::Step Socket::handshake() {
   return step;
 }
 
+bool Socket::has_input() const {
+  char byte = 0;
+  return fd_ >= 0 && ::recv(fd_, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
 void Socket::set_keepalive(const conf::TcpSettings& settings) {
   const auto set = [this](int level, int option, std::int64_t value) {
     const int word = static_cast<int>(value);
@@ -295,7 +300,7 @@ std::string Peer::host() const {
 
 namespace {
 
-Peer print(const sockaddr_storage& address) {
+Peer print_address(const sockaddr_storage& address) {
   char text[INET6_ADDRSTRLEN] = "";
   if (address.ss_family == AF_INET) {
     const auto* v4 = reinterpret_cast<const sockaddr_in*>(&address);
@@ -316,18 +321,30 @@ Peer print(const sockaddr_storage& address) {
 
 }  // namespace
 
+std::string local_name(int fd) {
+  sockaddr_storage address{};
+  socklen_t length = sizeof address;
+  if (getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length) != 0) return "unknown";
+  if (address.ss_family != AF_UNIX) return print_address(address).text;
+  const auto* local = reinterpret_cast<const sockaddr_un*>(&address);
+  const std::size_t size = length - offsetof(sockaddr_un, sun_path);
+  if (length <= offsetof(sockaddr_un, sun_path)) return "unknown";
+  return local->sun_path[0] == '\0' ? "@" + std::string(local->sun_path + 1, size - 1)
+                                     : std::string(local->sun_path);
+}
+
 Peer peer_of(int fd) {
   sockaddr_storage address{};
   socklen_t length = sizeof address;
   if (getpeername(fd, reinterpret_cast<sockaddr*>(&address), &length) != 0) return {"unknown", false};
-  return print(address);
+  return print_address(address);
 }
 
 Peer local_end_of(int fd) {
   sockaddr_storage address{};
   socklen_t length = sizeof address;
   if (getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length) != 0) return {"unknown", false};
-  return print(address);
+  return print_address(address);
 }
 
 conf::Result<int> listen_tcp(const std::string& address, std::uint16_t port, int backlog) {

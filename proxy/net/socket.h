@@ -103,6 +103,8 @@ class Socket {
 
   // How vanished peers are found out. Of no effect on unix sockets.
   void set_keepalive(const conf::TcpSettings& settings);
+  // Bytes have arrived that nobody has read.
+  bool has_input() const;
 
  private:
   void want(int events);
@@ -127,6 +129,9 @@ struct Peer {
 Peer peer_of(int fd);
 // The same of our end.
 Peer local_end_of(int fd);
+
+// Where a socket of ours is bound: "127.0.0.1:6432", "[::1]:6432", a path, "@name" of an abstract one.
+std::string local_name(int fd);
 
 // Listening sockets. The descriptor is non-blocking and close-on-exec.
 conf::Result<int> listen_tcp(const std::string& address, std::uint16_t port, int backlog);

@@ -31,10 +31,10 @@ inline constexpr std::string_view kInvalidPassword = "28P01";
 inline constexpr std::string_view kInvalidCursorName = "34000";
 inline constexpr std::string_view kInvalidCatalogName = "3D000";  // no such database
 inline constexpr std::string_view kSyntaxError = "42601";
+inline constexpr std::string_view kUndefinedObject = "42704";  // the console knows no such option, node or client
 inline constexpr std::string_view kInsufficientPrivilege = "42501";
 inline constexpr std::string_view kDuplicateCursor = "42P03";
 inline constexpr std::string_view kDuplicatePreparedStatement = "42P05";
-inline constexpr std::string_view kUndefinedObject = "42704";  // SET of an option that does not exist
 
 // Class 53: not now.
 // Queue deadline, overload, or an open breaker. The connection stays.

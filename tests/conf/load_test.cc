@@ -438,6 +438,9 @@ TEST_SUITE("conf/load") {
           "f.toml:2: listen.admin_reserved is 8; it must be less than "
           "listen.max_client_connections, 8");
     CHECK(error_of("[listen]\naddress = \"\"\n") != "");
+    CHECK(error_of("[listen]\ntakeover_socket = \"run\"\n") != "");
+    CHECK(error_of("[listen]\ntakeover_socket = \"/" + std::string(107, 'a') + "\"\n") != "");
+    CHECK(error_of("[listen]\ntakeover_socket = \"/" + std::string(106, 'a') + "\"\n") == "");
     CHECK(error_of("[listen]\nunix_socket_dir = \"run\"\n") != "");
     CHECK(error_of("[listen]\nunix_socket_dir = \"/" + std::string(92, 'a') + "\"\n") != "");
     CHECK(error_of("[listen]\nunix_socket_dir = \"/" + std::string(91, 'a') + "\"\n") == "");

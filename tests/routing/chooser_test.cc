@@ -91,6 +91,12 @@ TEST_SUITE("routing/chooser") {
     CHECK(why(cluster, {}) == ReadReason::fresh_replica);
     CHECK(why(with_replicas(0), {}) == ReadReason::no_replica);
     CHECK(why(cluster, {.floor = Lsn{5}}) == ReadReason::none_has_replayed);
+    cluster.nodes[1].drained = true;
+    CHECK(!cluster.serves_reads(cluster.nodes[1]));
+    CHECK(why(cluster, {}) == ReadReason::fresh_replica);
+    for (NodeState& node : cluster.nodes) node.drained = true;
+    CHECK(why(cluster, {}) == ReadReason::all_drained);
+    for (NodeState& node : cluster.nodes) node.drained = false;
     for (NodeState& node : cluster.nodes) node.lag_ok = false;
     CHECK(why(cluster, {}) == ReadReason::all_lagging);
     for (NodeState& node : cluster.nodes) node.health = NodeHealth::down;

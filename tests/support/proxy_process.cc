@@ -72,7 +72,8 @@ std::string proxy_binary() {
 }
 
 ProxyProcess::ProxyProcess(const ProxyConfig& config,
-                           std::map<std::string, std::string> environment)
+                           std::map<std::string, std::string> environment,
+                           std::vector<std::string> before)
     : config_file_(folder_ / "pgsluice.toml"),
       log_file_(folder_ / "log"),
       port_(free_port()),
@@ -84,9 +85,11 @@ ProxyProcess::ProxyProcess(const ProxyConfig& config,
     port_ = static_cast<std::uint16_t>(std::atoi(first.c_str() + first.rfind(':') + 1));
     return;
   }
-  process_ = Process({proxy_binary(), config_file_},
-                     {.output = log_file_, .environment = std::move(environment)});
-  const std::string ready = "listening on 127.0.0.1:" + std::to_string(port_);
+  std::vector<std::string> command = std::move(before);
+  const std::string ready =
+      "listening on " + (command.empty() ? "127.0.0.1:" + std::to_string(port_) : "");
+  command.insert(command.end(), {proxy_binary(), config_file_});
+  process_ = Process(command, {.output = log_file_, .environment = std::move(environment)});
   const bool up = eventually(
       [&] { return log().find(ready) != std::string::npos || !process_.running(); }, 20s);
   if (!up || !process_.running()) {

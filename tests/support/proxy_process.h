@@ -48,8 +48,10 @@ std::string quoted(const std::string& text);
 // invariant or a sanitizer's finding.
 class ProxyProcess {
  public:
+  // `before`: words of a command line that pgsluice's own is appended to.
   explicit ProxyProcess(const ProxyConfig& config,
-                        std::map<std::string, std::string> environment = {});
+                        std::map<std::string, std::string> environment = {},
+                        std::vector<std::string> before = {});
   ~ProxyProcess();
   ProxyProcess(const ProxyProcess&) = delete;
   ProxyProcess& operator=(const ProxyProcess&) = delete;
@@ -58,6 +60,7 @@ class ProxyProcess {
   std::uint16_t metrics_port() const { return metrics_port_; }
   const std::string& unix_dir() const { return folder_.path(); }
   const std::string& config_file() const { return config_file_; }
+  const std::string& log_file() const { return log_file_; }
   pid_t pid() const { return process_.pid(); }
   bool running() { return process_.running(); }
   std::string log() const { return read_file(log_file_); }
