@@ -171,7 +171,7 @@ void append_doomed_parse(std::string& out) {
 // Statements that the client prepared over the protocol, and that SQL names: on a server they have
 // names of ours. In a transaction that has failed nothing can be parsed, and nothing needs to be.
 std::vector<std::string> names_to_lend(Client& client, const Server& server,
-                                       const Changes::element_type& changes) {
+                                       const Changes::element_type& changes, bool only_deallocated) {
   std::vector<std::string> names;
   if (server.status == 'E') return names;
   const auto lend = [&](const std::string& name) {
@@ -180,8 +180,10 @@ std::vector<std::string> names_to_lend(Client& client, const Server& server,
     if (std::ranges::find(names, name) == names.end()) names.push_back(name);
   };
   for (const FactsRef& facts : changes) {
-    std::ranges::for_each(facts->executes_names, lend);
-    std::ranges::for_each(facts->prepares_names, lend);
+    if (!only_deallocated) {
+      std::ranges::for_each(facts->executes_names, lend);
+      std::ranges::for_each(facts->prepares_names, lend);
+    }
     if (!facts->deallocates_name.empty()) lend(facts->deallocates_name);
   }
   return names;
@@ -544,7 +546,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
   std::vector<std::string> lent;  // names under which the server has statements for this batch's SQL
   const bool is_query = !bytes.empty() && bytes[0] == fe::kQuery;
   if (sent_changes && !(is_query && pipeline.open_sequence()))
-    lent = names_to_lend(client, server, *client.batch_changes);
+    lent = names_to_lend(client, server, *client.batch_changes, false);
   const auto take_back = [&] {
     for (const std::string& name : lent) {
       gather.ours([&](std::string& out) { wire::append_close(out, wire::Named::statement, name); });
@@ -635,9 +637,22 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
       case fe::kQuery:
         client.forget_unnamed();
         server.unnamed_version = 0;
-        if (sent_changes && !pipeline.skipping())
-          for (const FactsRef& facts : *server.in_flight.back().changes)
-            client.prepared->deallocate(facts->deallocates_name);
+        if (InFlight& sent = server.in_flight.back(); sent.changes && client.prepared && !pipeline.skipping()) {
+          if (pipeline.open_sequence()) {
+            // Behind messages without a Sync, and without one of ours that would end what these skip after an
+            // error, nothing can be taken back: it is lent what DEALLOCATE takes away itself.
+            if (!lent.empty()) server.statements_are_uncertain();
+            lent.clear();
+            pass_before();
+            for (const std::string& name : names_to_lend(client, server, *sent.changes, true)) {
+              clear_name(name);
+              gather.ours([&name](std::string& out) { wire::append_parse(out, name, {}, {}); });  // cannot fail
+              pipeline.sent({Request::parse, For::nobody, Server::kUnaccounted});
+              sent.gives_away = true;
+            }
+          }
+          for (const FactsRef& facts : *sent.changes) client.prepared->deallocate(facts->deallocates_name);
+        }
         pipeline.sent({Request::query});
         break;
       case fe::kFunctionCall: pipeline.sent({Request::function_call}); break;

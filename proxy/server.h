@@ -67,6 +67,7 @@ struct InFlight {
   bool deallocates = false;
   bool executes = false;    // runs something; else it only parses
   bool unread = false;      // its text was too large to be looked at
+  bool gives_away = false;  // a statement was lent for it that its DEALLOCATE must take away
   Changes changes;          // the statements that change the session, in order
 };
 

@@ -90,6 +90,7 @@ void Worker::apply_changes(Server& server, Client& client, const InFlight& done,
     if (done.failed) client.prepared->put_back_deallocated();
     client.prepared->deallocated.clear();
   }
+  if (done.failed && done.gives_away) server.statements_are_uncertain();
   if (done.failed) {
     // How far it came, and so what a rollback undoes, only this server knows.
     if (saves || (controls && sets)) pin(client, routing::Pin::session_setting);

@@ -34,7 +34,7 @@ inline constexpr Exclusion kExclusions[] = {
     {"RESET of a start-up value together with other statements, in one Query or up to one Sync",
      "A server goes back to its own value, and is given the client's when the batch has been answered."},
     {"PREPARE, EXECUTE and prepared statements of the protocol under one name",
-     "The names of the latter are not the client's on the server: two namespaces, where Postgres has one."},
+     "The server is lent the latter for the time of a batch. session_test has what that answers."},
     {"statements with a name on tables that the session creates, alters or drops",
      "A Parse of what the server knows already is not sent; that it would fail now shows at Bind."},
     {"statements with a name whose text depends on standard_conforming_strings",

@@ -168,6 +168,11 @@ TEST_SUITE("integration/prepared") {
     CHECK(say(make) == "1Z");
     CHECK(say(drop + parse_message("mine", "select 2") + sync_message()) == "12C1Z");
     CHECK(say(run) == "2DCZ");
+    // As a Query behind messages without a Sync, which an error before it skips.
+    CHECK(say(parse_message("short", "select 3") + query_message("deallocate short")) == "1CZ");
+    CHECK(say(describe_message('S', "short") + sync_message()) == "EZ");
+    CHECK(say(describe_message('S', "unknown") + query_message("deallocate mine") + sync_message()) == "EZ");
+    CHECK(say(run) == "2DCZ");
     // Skipped, and refused in a failed transaction, over both protocols.
     CHECK(say(describe_message('S', "unknown") + drop + sync_message()) == "EZ");
     CHECK(say(run) == "2DCZ");
