@@ -614,7 +614,6 @@ void Client::welcome(std::string_view parameters) {
 
 void Client::append_cancel_key(std::string& message) {
   cancel_secret = worker_.new_cancel_secret();
-  long_cancel_key = login_->asked().minor >= wire::kLongCancelKeysSince;
   const CancelKey key = worker_.cancel_key(*this);
   wire::append_backend_key_data(
       message, {key.pid, cancel_key_bytes(key, worker_.shared().cancel_secret)});

@@ -212,6 +212,7 @@ void ClientLogin::on_startup(const wire::Startup& startup) {
     return;
   }
   asked_ = std::move(std::get<wire::Login>(interpreted));
+  client_.long_cancel_key = asked_.minor >= wire::kLongCancelKeysSince;
   if (asked_.replication != wire::Replication::none) {
     fail(wire::sqlstate::kFeatureNotSupported,
          "replication connections do not go through pgsluice; connect to the node itself");
