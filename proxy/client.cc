@@ -502,14 +502,15 @@ bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
 bool Client::hinges_on_answers(const Scan& scan) const {
   if (!prepared || (prepared->tentative.empty() && server->parsing.empty())) return false;
   const auto& messages = worker_.batch_messages();
-  if (scan.changes || messages.size() == kRemembered) return true;
+  // So many names are not looked through for every batch.
+  if (scan.changes || messages.size() == kRemembered || prepared->tentative.size() > kRemembered) return true;
   return std::ranges::any_of(messages, [this](const BatchMessage& message) {
     if (message.named != wire::Named::statement || message.name.empty()) return false;
     const auto known = prepared->named().find(message.name);
     return std::ranges::any_of(prepared->tentative,
                                [&message](const Tentative& one) { return one.name == message.name; }) ||
            (known != prepared->named().end() && known->second.statement &&
-            std::ranges::find(server->parsing, known->second.statement->id) != server->parsing.end());
+            server->parsing.contains(known->second.statement->id));
   });
 }
 

@@ -519,7 +519,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
     });
     if (!pipeline.skipping()) {
       server.statements.add(statement);
-      server.parsing.push_back(statement->id);
+      server.parsing.insert(statement->id);
     }
     pipeline.sent({Request::parse, For::nobody, statement->id});
     worker.count().prepared_parses_injected.add();
@@ -741,7 +741,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
           prepared.tentative.push_back({statement->id, std::string(message.name), {}, false});
         }
         const bool has = server.statements.touch(statement->id);
-        const bool certain = std::ranges::find(server.parsing, statement->id) == server.parsing.end();
+        const bool certain = !server.parsing.contains(statement->id);
         if (has && certain) {
           pipeline.sent({Request::parse, For::local, statement->id});
         } else {
@@ -762,7 +762,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
           passed = at + wire::kHeaderSize + message.after_names;
           if (!skipping) {
             if (!has) server.statements.add(statement);
-            server.parsing.push_back(statement->id);
+            server.parsing.insert(statement->id);
           }
           pipeline.sent({Request::parse, For::client, statement->id});
         }

@@ -415,7 +415,7 @@ std::size_t Server::relay(std::string_view bytes) {
         break;
       case be::kParseComplete:
       case be::kCloseComplete:
-        if (frame.type == be::kParseComplete) std::erase(parsing, verdict.answered.tag);
+        if (frame.type == be::kParseComplete) parsing.erase(verdict.answered.tag);
         if (client != nullptr && verdict.answered.whom != For::nobody) settle(verdict.answered.tag);
         break;
       case be::kCommandComplete:
@@ -489,7 +489,7 @@ bool Server::on_error(const wire::Pipeline::Entry& failed, const wire::ErrorFiel
   std::size_t tentative = 0;
   const auto forget = [this, &tentative](const wire::Pipeline::Entry& entry) {
     if (entry.request == Request::parse && entry.tag != 0 && entry.whom != For::local) {
-      std::erase(parsing, entry.tag);
+      parsing.erase(entry.tag);
       statements.remove(entry.tag);
     }
     if (entry.request == Request::parse && entry.tag == 0) {

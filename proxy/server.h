@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -115,7 +116,7 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   conf::Instant ready_at{};         // in a transaction: since when its client has the word
   pool::SessionSettings session;    // RESET goes back to nothing: the server's own defaults
   pool::ServerStatements statements;
-  std::vector<std::uint32_t> parsing;  // those of them whose Parse has not been answered
+  std::unordered_set<std::uint32_t> parsing;  // those of them whose Parse has not been answered
   bool unread_text = false;           // ran a text that nobody has read: reset before anybody else gets it
   std::uint64_t unnamed_version = 0;  // whose unnamed statement it has (Client::unnamed_version)
   std::vector<std::pair<std::string, std::string>> parameters;  // as ParameterStatus told
