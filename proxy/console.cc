@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "conf/nearest.h"
+#include "conf/options.h"
 #include "conf/row.h"
 #include "proxy/console_tables.h"
 #include "proxy/control.h"
