@@ -101,6 +101,12 @@ enum class TransactionStep : std::uint8_t {
   savepoint,  // SAVEPOINT, RELEASE, ROLLBACK TO
 };
 
+// A relation as a statement names it; `schema` is empty where search_path decides.
+struct TableName {
+  std::string schema, name;
+  friend auto operator<=>(const TableName&, const TableName&) = default;
+};
+
 // Everything that routing and pooling want to know of one statement string (one simple Query, or
 // the text of one Parse). Found by a walk over the whole parse tree; it depends on the text alone
 // (and on the catalogue's version), never on the session, so it is shared and immutable.
@@ -120,6 +126,9 @@ struct Facts {
   TransactionStep step = TransactionStep::none;  // the last one that is not none
   std::uint64_t digest = 0;
   std::vector<SettingChange> settings;
+  // Every relation that the text names, sorted, each once; views and names of CTEs among them. Empty for a
+  // text that the grammar has not seen.
+  std::vector<TableName> tables;
   bool changes_settings = false;  // `settings` has more than transaction control
   // Nothing but its class matters: true only where look_plain() has seen to it. What most statements are.
   bool plain = false;

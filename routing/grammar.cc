@@ -224,6 +224,7 @@ class Finder {
       statement(json_.first(holder));
     }
     facts_.several = statements > 1;
+    tables();
     facts_.changes_settings =
         !std::all_of(facts_.settings.begin(), facts_.settings.end(),
                      [](const SettingChange& c) { return c.is_control(); });
@@ -308,6 +309,41 @@ class Finder {
         raise(StatementClass::ddl, ClassReason::schema_change);
         return temporary_names(node);
     }
+  }
+
+  // Wherever a relation can stand it is an object with a relname; only DROP has lists of names.
+  void tables() {
+    for (Index i = 0; i < json_.size(); ++i) {
+      if (json_.type(i) != Json::Type::object) continue;
+      if (json_.has(i, "relname")) table(json_.text(i, "schemaname"), json_.text(i, "relname"));
+      if (json_.key(i) != "DropStmt" || !drops_relations(json_.raw(i, "removeType"))) continue;
+      const Index objects = json_.find(i, "objects");
+      if (objects == kNone) continue;
+      for (Index o = json_.first(objects); o != json_.end(objects); o = json_.end(o)) {
+        const Index list = json_.find(o, "List");
+        if (list != kNone) dropped(json_.find(list, "items"));
+      }
+    }
+    std::ranges::sort(facts_.tables);
+    const auto doubles = std::ranges::unique(facts_.tables);
+    facts_.tables.erase(doubles.begin(), doubles.end());
+  }
+  void table(std::string schema, std::string name) {
+    facts_.tables.push_back({std::move(schema), std::move(name)});
+  }
+  static bool drops_relations(std::string_view type) {
+    return type == "OBJECT_TABLE" || type == "OBJECT_VIEW" || type == "OBJECT_MATVIEW" ||
+           type == "OBJECT_FOREIGN_TABLE";
+  }
+  // [database.][schema.]name
+  void dropped(Index parts) {
+    TableName found;
+    if (parts == kNone) return;
+    for (Index p = json_.first(parts); p != json_.end(parts); p = json_.end(p)) {
+      found.schema = std::move(found.name);
+      found.name = json_.text(json_.find(p, "String"), "sval");
+    }
+    table(std::move(found.schema), std::move(found.name));
   }
 
   // ---- The walk: everything below a node, wherever it stands ----

@@ -45,9 +45,35 @@ std::string settings_of(const std::string& sql) {
   return out;
 }
 
+// "public.t, u": in the order of Facts.
+std::string tables_of(const std::string& sql) {
+  std::string out;
+  for (const auto& [schema, name] : facts_of(sql).tables)
+    out += (out.empty() ? "" : ", ") + (schema.empty() ? "" : schema + ".") + name;
+  return out;
+}
+
 }  // namespace
 
 TEST_SUITE("routing/grammar") {
+  TEST_CASE("tables are found wherever a statement names them, each once, as Postgres stores their names") {
+    CHECK(tables_of("select 1") == "");
+    CHECK(tables_of("select * from T join public.\"U\" on true, t as other") == "t, public.U");
+    CHECK(tables_of("select (select max(n) from a) from (select * from b where exists (select from c)) x") ==
+          "a, b, c");
+    CHECK(tables_of("with w as (insert into a select * from b returning 1) select * from w") == "a, b, w");
+    CHECK(tables_of("update a set n = 1 from b; delete from c using d; merge into e using f on true "
+                    "when matched then do nothing") == "a, b, c, d, e, f");
+    CHECK(tables_of("copy a to stdout; copy (select * from b) to stdout; truncate c, d; lock e") ==
+          "a, b, c, d, e");
+    CHECK(tables_of("explain select * from a; explain analyze delete from b") == "a, b");
+    CHECK(tables_of("create table a as select * from b; create index on c (n); alter table d add n int; "
+                    "create view e as select * from f; vacuum g") == "a, b, c, d, e, f, g");
+    CHECK(tables_of("drop table a, app.b; drop view c; drop function f()") == "a, c, app.b");
+    CHECK(tables_of("declare x cursor for select * from a; prepare y as select * from b") == "a, b");
+    CHECK(tables_of("select 'from a', n -- from b\n from /* from c */ d") == "d");
+  }
+
   TEST_CASE("requirement 11: transaction control stands among the settings, in its place") {
     CHECK(settings_of("BEGIN") == "");
     CHECK(settings_of("BEGIN; SET a.b = 1; COMMIT AND CHAIN; RESET a.b; ROLLBACK") ==
