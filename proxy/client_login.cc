@@ -344,7 +344,7 @@ void ClientLogin::ask_again() {
 }
 
 bool ClientLogin::may_be_console() const {
-  return stage_ == Stage::packet || stage_ == Stage::tls_handshake || asked_.database == kConsole;
+  return stage_ <= Stage::tls_handshake || asked_.database == kConsole;
 }
 
 void ClientLogin::challenge() {
