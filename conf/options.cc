@@ -264,6 +264,12 @@ constexpr Option kOptions[] = {
     {"routing.read_functions", List{&S::routing_read_functions}, at_reload,
      "Functions that count as reads although Postgres calls them volatile, by name or "
      "schema.name."},
+    {"routing.retry_percent", Int{&S::routing_retry_percent, 10, 0, 100}, at_reload,
+     "Reads lost with a replica, or refused by it, are run again on another node, up to this share of all "
+     "statements: more heals worse failures and lets retries add more load; 0 leaves routing.retry_rate alone."},
+    {"routing.retry_rate", Int{&S::routing_retry_rate, 10, 0, 1'000'000}, at_reload,
+     "Reads per second that may be run again beside routing.retry_percent; what is not used in ten seconds "
+     "adds up: more heals where statements are few; 0 for both runs nothing again."},
     {"routing.write_functions", List{&S::routing_write_functions}, at_reload,
      "Functions that count as writes although Postgres calls them harmless, by name or "
      "schema.name."},

@@ -197,6 +197,8 @@ struct Settings {
   std::vector<std::string> routing_read_functions;
   std::vector<std::string> routing_write_functions;
   std::vector<std::string> routing_pin_functions;  // that leave state in the session
+  std::int64_t routing_retry_percent;  // of the statements may be reads run again; 0 with rate 0: none is
+  std::int64_t routing_retry_rate;     // so many per second beside, over the whole process
   Millis routing_primary_wait;  // how long a write waits for a primary to be accepted; then 57P03
 
   Millis probe_interval;

@@ -27,7 +27,8 @@ using NameOf = std::function<std::string(std::size_t)>;
 // starts with the first event; those without are shown by number once they count something.
 struct LabelNames {
   NameOf node, role, kind, tenant;
-  NameOf refusal, route, read_choice, pin, client_close, server_close, server_limit, class_reason;
+  NameOf refusal, route, read_choice, pin, client_close, server_close, server_limit, class_reason,
+      retry, retry_refusal;
 };
 
 struct CounterRow {
@@ -122,6 +123,15 @@ inline constexpr ReasonRow kReasons[] = {
     {"pgsluice_unpins_total",
      "Clients tied no longer, by the state that their server has proved gone.",
      &WorkerMetrics::unpins, &LabelNames::pin},
+    {"pgsluice_retries_served_total",
+     "Reads run again on another node and answered there, by why the first had failed.",
+     &WorkerMetrics::retries_served, &LabelNames::retry},
+    {"pgsluice_retries_failed_total",
+     "Reads run again on another node that failed there too, by why the first had failed.",
+     &WorkerMetrics::retries_failed, &LabelNames::retry},
+    {"pgsluice_retry_refusals_total",
+     "Reads that could have been run again and were not, by why: their error was passed on.",
+     &WorkerMetrics::retry_refusals, &LabelNames::retry_refusal},
     {"pgsluice_client_closes_total", "Client connections ended, by why.",
      &WorkerMetrics::client_closes, &LabelNames::client_close},
     {"pgsluice_server_closes_total", "Server connections ended, by why.",

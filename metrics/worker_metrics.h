@@ -119,6 +119,7 @@ struct alignas(64) WorkerMetrics {
   CounterArray routes;
   CounterArray read_choices;
   CounterArray pins, unpins;  // by the number of the bit, not by the mask
+  CounterArray retries_served, retries_failed, retry_refusals;
   CounterArray client_closes;
   CounterArray server_closes;
   CounterArray server_limits;

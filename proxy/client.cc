@@ -681,6 +681,7 @@ void Client::refuse_waiting() {
   }
   waiting_for = WaitingFor::nothing;
   move_to(ClientState::idle);
+  if (retry) worker_.retry_ended(*this, false);
   const std::size_t size = std::exchange(waiting_size_, 0);
   const std::size_t streams = std::exchange(waiting_streams_, 0);
   answer_refused(std::string_view(input_).substr(0, size), streams);
@@ -716,6 +717,7 @@ void Client::server_lost(std::string_view sqlstate, std::string_view message, st
     refuse_waiting();
     return;
   }
+  if (retry) worker_.retry_ended(*this, false);
   std::string text;
   for (std::uint32_t i = 0; i < owed + (open_sequence && owed == 0 ? 1U : 0U); ++i) {
     if (!(i == 0 && first_failed))

@@ -14,6 +14,7 @@
 #include "pool/pool.h"
 #include "pool/prepared.h"
 #include "pool/session_settings.h"
+#include "proxy/healing.h"
 #include "proxy/messages.h"
 #include "proxy/net/socket.h"
 #include "routing/chooser.h"
@@ -248,6 +249,7 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   bool batch_unpins = false, batch_deallocates = false;
   bool admitted = false;               // holds a slot of its tenant
   bool has_cell = false;               // a cell of its tenant's rate is taken, due at not_before
+  Retry retry;                         // of a read that runs a second time
   conf::Instant not_before{};          // WaitingFor::tenant: not asked again before
   routing::RouteReason route_why = routing::RouteReason::read;
   pool::ListNode<Client> in_retry;     // Worker's list of those who wait for a tenant or a node
@@ -268,6 +270,10 @@ class Client final : public pool::Waiter, public net::SocketOwner {
     const bool at_ease = socket_.reading() && unsent() == 0 && input_.empty() && server == nullptr;
     if (!at_ease) look_at_reading();
   }
+
+  // The batch that it has sent can be had back, and becomes the batch that waits: `sent` are its bytes.
+  bool may_take_back() const;
+  void take_back(std::string_view sent);
 
   // The kept input begins with the batch that waits: it is forwarded to `server` (linked already).
   void forward_waiting();

@@ -70,6 +70,8 @@ const Console::Command Console::kCommands[] = {
      columns::kReasons},
     {"SHOW REFUSALS", "what was refused, and why connections were closed", false, &Console::show_reasons, 0, 0,
      columns::kReasons},
+    {"SHOW RETRIES", "reads that were run again on another node", false, &Console::show_reasons, 0, 0,
+     columns::kReasons},
     {"SHOW LISTS", "how many there are of everything", false, &Console::show_lists, 0, 0, columns::kLists},
     {"SHOW MEM", "memory by what it is for", false, &Console::show_mem, 0, 0, columns::kMem},
     {"SHOW CONFIG", "every option, its value and default", false, &Console::show_config, 0, 0, columns::kConfig},

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "conf/render.h"
+#include "conf/row.h"
 #include "conf/words.h"
 #include "proxy/client_login.h"
 #include "proxy/console.h"
@@ -231,6 +232,9 @@ void Console::show_reasons(const ConsoleCommand& asked) {
     if (field == &WorkerMetrics::routes || field == &WorkerMetrics::read_choices ||
         field == &WorkerMetrics::class_reasons)
       return "SHOW ROUTES";
+    if (field == &WorkerMetrics::retries_served || field == &WorkerMetrics::retries_failed ||
+        field == &WorkerMetrics::retry_refusals)
+      return "SHOW RETRIES";
     return field == &WorkerMetrics::pins ? "SHOW PINS" : "SHOW REFUSALS";
   };
   Rows rows;

@@ -116,6 +116,8 @@ metrics::Source metrics_source(const Status& status, Shared& shared) {
       .server_close = names_of<ServerEnd>(),
       .server_limit = names_of<pool::ServerLimit>(),
       .class_reason = names_up_to(routing::ClassReason::transaction_control),
+      .retry = names_of<pool::RetryReason>(),
+      .retry_refusal = names_of<pool::RetryRefusal>(),
   };
   source.extra = [&status, &shared] {
     using metrics::ControlMetric;

@@ -189,6 +189,14 @@ std::vector<std::string> names_to_lend(Client& client, const Server& server,
   return names;
 }
 
+// The batch that has just been sent to a server that had nothing else to do: may it be run again elsewhere?
+bool heals(const Client& client, const Server& server) {
+  return client.batch.kind == routing::StatementClass::read && client.batch.plain &&
+         server.role == routing::NodeRole::replica && server.pipeline.ready_owed() == 1 &&
+         !server.pipeline.open_sequence() && !client.retry && !routing::any(client.pins) &&
+         (!client.prepared || client.prepared->doomed.empty());
+}
+
 enum class Read : std::uint8_t { whole, need_more, malformed };
 
 // What a message says at its front: the quick way if it is whole and usual, else the thorough one.
@@ -495,6 +503,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
                    std::span<const BatchMessage> seen) {
   Server& server = *client.server;
   wire::Pipeline& pipeline = server.pipeline;
+  server.stop_healing();
   const std::size_t ahead = prefix.empty() ? 0 : 1;  // requests
   const bool alone = pipeline.depth() == ahead && !pipeline.open_sequence() && server.status == 'I';
   bool may_repeat = false;  // sent alone, and something in it rests on what the server made of a statement
@@ -891,12 +900,18 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
   if (may_repeat && gather.is_copied() && worker.scratch().size() <= kRepeatable &&
       pipeline.ready_owed() == 1 && !pipeline.open_sequence())
     server.retain(worker.scratch(), {.bytes = prefix.size(), .requests = ahead});
-  server.answer_locally();
+  // Of a read that may be run again nothing is answered before the server speaks.
+  if (alone && heals(client, server) && bytes.size() <= Healing::kLargest) {
+    server.healing.arm(bytes);
+  } else {
+    server.answer_locally();
+  }
 }
 
 void fail_batch(Worker& worker, Client& client, std::string_view bytes, std::string error) {
   Server& server = *client.server;
   wire::Pipeline& pipeline = server.pipeline;
+  server.stop_healing();
   char last = 0;
   for (std::size_t at = 0; at < bytes.size();) {
     wire::Frame frame;

@@ -336,6 +336,8 @@ std::size_t Server::relay(std::string_view bytes) {
     out.pass(run, at);
     run = next;
   };
+  // Answers of ours that waited for the server's first word (Healing).
+  if (pipeline.local_is_due()) take_local([&out](std::string_view ours) { out.add(ours); });
 
   while (at < bytes.size()) {
     if (pass_left_ > 0) {
@@ -387,10 +389,15 @@ std::size_t Server::relay(std::string_view bytes) {
         const wire::ErrorFields error = wire::peek_error(frame.body);
         if (error.severity == "FATAL" || error.severity == "PANIC") {
           fatal = "the server ended the connection: " + std::string(error.message);
+          healing.note_last_words(error.sqlstate);
           swallow = true;
           break;
         }
         swallow = on_error(verdict.answered, error, frame, &instead);
+        if (healing.failed()) {  // the client hears nothing of it
+          out.clear();
+          run = at;
+        }
         break;
       }
       case be::kParameterStatus: {
@@ -434,10 +441,10 @@ std::size_t Server::relay(std::string_view bytes) {
           spoiled = true;
           break;
         }
-        if (again_) {
+        if (again_ || healing.failed()) [[unlikely]] {
           status = frame.body[0];
           swallow = true;
-          send_again();
+          if (again_) send_again();
           break;
         }
         swallow |= on_ready(frame.body[0], verdict.answered, &instead);
@@ -464,7 +471,13 @@ std::size_t Server::relay(std::string_view bytes) {
   out.pass(run, std::max(run, at));
 
   if (client != nullptr) {
-    if (const auto parts = out.parts(); !parts.empty()) client->send(parts);
+    if (const auto parts = out.parts(); !parts.empty()) {
+      if (healing.armed()) {
+        deliver_head(parts);
+      } else {
+        client->send(parts);
+      }
+    }
     instead_.clear();
   }
   if (state == pool::ServerState::closing) return bytes.size();
@@ -558,11 +571,17 @@ bool Server::on_error(const wire::Pipeline::Entry& failed, const wire::ErrorFiel
     spoilt(failed, error.sqlstate);
     if (again_) return true;
   }
+  const bool again_elsewhere = healing.armed() && heals(error);
+  if (!again_elsewhere) stop_healing();
   // What the server skips from here to the next Sync never happened; the failed one is among it.
   bool first = true;
   for (const wire::Pipeline::Entry& entry : pipeline.skipped()) {
     if (!(first && entry.whom == For::doomed)) forget(entry);
     first = false;
+  }
+  if (again_elsewhere) {
+    undo_tentative();
+    return true;
   }
   if (tentative > 0 && client != nullptr) undo_first(tentative);
   if (!name.empty()) pass_renamed({pool::server_name(failed.tag), name});
@@ -622,6 +641,10 @@ void Server::send_again() {
 // Requests are answered in the order in which they were sent, so it is the first.
 void Server::settle(std::uint32_t id) {
   if (id == 0 || !client->prepared || client->prepared->tentative.empty()) return;
+  if (healing.armed()) {
+    healing.settle_later();
+    return;
+  }
   ENSURE(client->prepared->tentative.front().id == id);
   client->prepared->tentative.pop_front();
 }
@@ -749,6 +772,14 @@ void Server::after_answers() {
       unnamed_version = 0;
     }
     worker_->settle(*this);
+    return;
+  }
+  if (healing.failed()) [[unlikely]] {
+    if (status != 'I') {
+      worker_->retire(*this, ServerEnd::unexpected_message, "a transaction that nobody began");
+    } else {
+      worker_->run_again(*client, *this);
+    }
     return;
   }
   worker_->idle_link(*client, *this);

@@ -12,6 +12,7 @@
 #include "pool/prepared.h"
 #include "pool/session_settings.h"
 #include "proxy/fifo.h"
+#include "proxy/healing.h"
 #include "proxy/messages.h"
 #include "proxy/net/socket.h"
 #include "proxy/wire/backend.h"
@@ -168,6 +169,14 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   }
   void retain_nothing() { retained_requests_ = 0; }
 
+  // --- a read that another node can run again -------------------------------------------------------
+  // Armed while such a one is all that this server has to answer.
+  Healing healing;
+  // Its answer, as far as it has come, is the client's from here on.
+  void stop_healing();
+  // May what has just failed be run again? Costs one of the budget.
+  bool may_run_again();
+
   // --- questions and changes of ours ----------------------------------------------------------------
   // Nothing that it has still to answer is a client's: what is under way, if anything, is our own.
   bool only_ours() const { return pipeline.ready_owed() == 0 && !pipeline.open_sequence(); }
@@ -241,6 +250,8 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   void on_connected();
   // Goes through what has arrived; returns how much of it was used (the rest is kept).
   std::size_t relay(std::string_view bytes);
+  void deliver_head(std::span<const iovec> parts);
+  bool heals(const wire::ErrorFields& error);
   bool on_error(const wire::Pipeline::Entry& failed, const wire::ErrorFields& error,
                 const wire::Frame& frame, std::string_view* instead);
   bool on_ready(char new_status, const wire::Pipeline::Entry& answered, std::string_view* instead);

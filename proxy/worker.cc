@@ -200,6 +200,7 @@ void Worker::retire(Client& client, ClientEnd why, std::string_view text) {
   }
   if (client.state() == ClientState::console) shared_.tell_control(ConsoleCanceled{client.id(), true});
   stop_waiting(client);
+  if (client.retry) retry_ended(client, false);
   client.move_to(ClientState::closing);
   if (Server* server = client.server) {
     const bool pinned = routing::any(client.pins);

@@ -15,6 +15,7 @@
 #include "pool/backoff.h"
 #include "pool/list.h"
 #include "pool/pool.h"
+#include "pool/retry_budget.h"
 #include "pool/session_settings.h"
 #include "proxy/cancel_key.h"
 #include "proxy/client.h"
@@ -196,11 +197,21 @@ class Worker {
   void settle(Server& server);
   // The server has said that this state of its session is gone.
   void unpin(Client& client, routing::Pin gone);
+  // --- reads that are run again (healing.cc) --------------------------------------------------------
+  // Takes one from the budget, or counts why not.
+  bool may_retry();
+  void run_again(Client& client, Server& server);
+  void retry_ended(Client& client, bool served);
   // Leaves whatever queue the client is in.
   void stop_waiting(Client& client);
   // Which nodes of the cluster have just failed here: a bit per position, for the chooser.
   std::uint64_t excluded(const routing::ClusterState& cluster) {
     return nodes_failing_ ? find_excluded(cluster) : 0;
+  }
+  // The same, and where the client's read has just failed.
+  std::uint64_t excluded_for(const Client& client, const routing::ClusterState& cluster) {
+    const std::uint64_t bits = excluded(cluster);
+    return client.retry ? bits | tried(client, cluster) : bits;
   }
   routing::NodeRole role_of(const Identity& identity, routing::NodeId node) const;
   metrics::StatementSeries& series(Client& client, const Server& server,
@@ -226,6 +237,7 @@ class Worker {
 
   pool::Pool& make_pool(Identity& identity, routing::NodeId node);
   void look_at(Server& server) const;
+  static std::uint64_t tried(const Client& client, const routing::ClusterState& cluster);
   std::uint64_t find_excluded(const routing::ClusterState& cluster);
   void run();
   void receive(WorkerMessage&& message);
@@ -341,6 +353,9 @@ class Worker {
   bool nodes_failing_ = false;  // some backoff is not at rest
   bool busy_tick_ = false;
   conf::Instant last_sample_wanted_{};
+  pool::RetryBudget retry_budget_;
+  conf::Instant last_retry_said_{};
+  std::uint64_t retries_unsaid_ = 0;
   conf::Instant last_slow_check_{}, last_idle_check_{};
   const conf::PoolMode started_mode_;  // pool.mode takes a restart
   // How long before a hand-over "just now" is.

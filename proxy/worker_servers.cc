@@ -23,6 +23,7 @@ void Worker::finished(Server& server, Client* client, InFlight& done, char old_s
   statements.record(done.sent - done.arrived, at - done.sent);
   (done.failed ? statements.failed : statements.served).add();
   ++client->statements;
+  if (client->retry) [[unlikely]] retry_ended(*client, !done.failed);
   const auto server_us = std::chrono::duration_cast<conf::Micros>(at - done.sent).count();
   // The first statement of a server pays for Postgres's cold caches; it says nothing about the node.
   const bool warm = std::exchange(server.is_warm, true);
@@ -216,6 +217,9 @@ void Worker::retire(Server& server, ServerEnd why, std::string_view text) {
   const std::uint32_t owed = server.pipeline.ready_owed();
   const bool open_sequence = server.pipeline.open_sequence();
   const bool mid_message = server.mid_message();
+  // A read of which nothing has been told is run again elsewhere.
+  const bool again = client != nullptr && why == ServerEnd::lost && server.healing.armed() &&
+                     (server.healing.failed() || server.may_run_again());
   const bool first_failed = !server.in_flight.empty() && server.in_flight.front().failed;
   // The server's last words may have come in one read with the whole answer: then nobody is owed anything.
   const bool answered = client != nullptr && server.only_ours() && server.status == 'I' &&
@@ -251,6 +255,11 @@ void Worker::retire(Server& server, ServerEnd why, std::string_view text) {
     server.give_up_restoring();
     const std::string message =
         text.empty() ? "the connection to the server was lost" : std::string(text);
+    if (again) {
+      run_again(*client, server);
+      if (its_pool.waiting() > 0) hurry();
+      return;
+    }
     part(*client, server);
     if (answered) {
       client->move_to(ClientState::idle);

@@ -265,11 +265,13 @@ Worker::Placed Worker::place(Client& client) {
     decision = login && client.batch.kind == routing::StatementClass::read
                    ? routing::Decision{routing::Target::replica, routing::RouteReason::read}
                    : routing::route(client.batch, client.route_state, identity.mode);
+    if (client.retry && client.retry.why == pool::RetryReason::wrong_node) [[unlikely]]
+      decision = {routing::Target::primary, routing::RouteReason::retry};
     if (decision.why == routing::RouteReason::floor_pending) want_sample(identity);
     if (decision.target == routing::Target::replica) {
       const routing::ReadChoice choice = routing::choose_replica(
           *state,
-          {.floor = routing::read_floor(client.route_state), .excluded = excluded(*state)},
+          {.floor = routing::read_floor(client.route_state), .excluded = excluded_for(client, *state)},
           shared_.loads, random_);
       node = choice.replica;
       read_why = choice.why;

@@ -77,6 +77,7 @@ std::string_view name(RouteReason r) {
     case RouteReason::open_sequence: return "open_sequence";
     case RouteReason::floor_pending: return "floor_pending";
     case RouteReason::consistency_primary: return "consistency_primary";
+    case RouteReason::retry: return "retry";
     case RouteReason::serializable: return "serializable";
   }
   return "unknown";

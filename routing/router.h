@@ -55,6 +55,7 @@ enum class RouteReason : std::uint8_t {
   open_sequence,        // the batch ends with a Flush; only the primary takes whatever follows
   floor_pending,        // the session has just written; the position after it is not known yet
   consistency_primary,  // asked for
+  retry,                // a read that a replica could not run is run again on the primary
   serializable,         // a read, but the session's default isolation is one that no standby offers
 };
 std::string_view name(RouteReason r);

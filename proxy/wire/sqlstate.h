@@ -22,6 +22,8 @@ inline constexpr std::string_view kReadOnlySqlTransaction = "25006";
 inline constexpr std::string_view kInFailedSqlTransaction = "25P02";
 inline constexpr std::string_view kIdleInTransactionSessionTimeout = "25P03";
 inline constexpr std::string_view kTransactionTimeout = "25P04";  // as in Postgres 17
+inline constexpr std::string_view kSerializationFailure = "40001";  // and a replica's conflict with recovery
+inline constexpr std::string_view kDeadlockDetected = "40P01";      // and one with recovery
 inline constexpr std::string_view kInvalidSqlStatementName = "26000";  // unknown prepared statement
 
 // Class 28: who is asking. A wrong password and an unknown user are the same answer: 28P01.
