@@ -20,6 +20,7 @@ using Certs = Choice<S, CertName>;
 using Mode = Choice<S, PoolMode>;
 using Tls = Choice<S, TlsMode>;
 using Fresh = Choice<S, Consistency>;
+using Moving = Choice<S, Transactions>;
 using Pinning = Choice<S, OnPin>;
 using By = Choice<S, TenantBy>;
 using Level = Choice<S, LogLevel>;
@@ -270,6 +271,11 @@ constexpr Option kOptions[] = {
     {"routing.retry_rate", Int{&S::routing_retry_rate, 10, 0, 1'000'000}, at_reload,
      "Reads per second that may be run again beside routing.retry_percent; what is not used in ten seconds "
      "adds up: more heals where statements are few; 0 for both runs nothing again."},
+    {"routing.transactions", Moving{&S::routing_transactions, Transactions::primary}, at_reload,
+     "Where transactions go that are not READ ONLY: to the primary at once, or with their first statement "
+     "(hold), so that SET TRANSACTION READ ONLY still counts; or there at their first statement that is not a "
+     "proven read (migrate), while those before it run on replicas, each by itself; README.md says what "
+     "that changes."},
     {"routing.write_functions", List{&S::routing_write_functions}, at_reload,
      "Functions that count as writes although Postgres calls them harmless, by name or "
      "schema.name."},

@@ -106,8 +106,9 @@ using Value = std::variant<Bounded<O, std::int64_t>, Bounded<O, Millis>, Bounded
                            Choice<O, RuleConnection>, Choice<O, ClientCert>, Choice<O, CertName>,
                            Choice<O, PoolMode>,
                            Choice<O, TlsMode>, Choice<O, Consistency>, Choice<O, TenantBy>,
-                           Choice<O, LogLevel>, Choice<O, OnPin>, Own<O, std::int64_t>, Own<O, Millis>,
-                           OwnChoice<O, PoolMode>, OwnChoice<O, OnPin>, Servers<O>>;
+                           Choice<O, LogLevel>, Choice<O, OnPin>, Choice<O, Transactions>,
+                           Own<O, std::int64_t>, Own<O, Millis>,
+                           OwnChoice<O, PoolMode>, OwnChoice<O, OnPin>, OwnChoice<O, Transactions>, Servers<O>>;
 
 // When a changed value counts: after a restart, or from the next reload on.
 enum class Applies : std::uint8_t { at_start, at_reload };

@@ -22,6 +22,8 @@ constexpr Row<O> kOverrides[] = {
      "\"session\""},
     {"pool_on_pin", OwnChoice<O, OnPin>{&O::pool_on_pin}, at_reload, "Its own pool.on_pin.", optional,
      "\"refuse\""},
+    {"routing_transactions", OwnChoice<O, Transactions>{&O::routing_transactions}, at_reload,
+     "Its own routing.transactions.", optional, "\"migrate\""},
     {"pool_size", Own<O, std::int64_t>{&O::pool_size, 1, 10'000}, at_reload, "Its own pool.size.",
      optional, "20"},
     {"pool_min_size", Own<O, std::int64_t>{&O::pool_min_size, 0, 10'000}, at_reload,

@@ -39,6 +39,11 @@ enum class TlsMode : std::uint8_t { disable, allow, prefer, require, verify_ca, 
 // primary.
 enum class Consistency : std::uint8_t { eventual, session, primary };
 
+// Where a transaction goes of which is not known that it only reads: to the primary, at its BEGIN, or with
+// its first statement, when it may have become READ ONLY; or there at its first statement that is not
+// a proven read, while those before run on replicas.
+enum class Transactions : std::uint8_t { primary, hold, migrate };
+
 // May a client make state that cannot be moved between servers?
 enum class OnPin : std::uint8_t { allow, refuse };
 
@@ -65,6 +70,7 @@ struct NodeAddress {
 struct PoolOverrides {
   std::optional<PoolMode> pool_mode;
   std::optional<OnPin> pool_on_pin;
+  std::optional<Transactions> routing_transactions;
   std::optional<std::int64_t> pool_size;
   std::optional<std::int64_t> pool_min_size;
   std::optional<Millis> pool_queue_timeout;
@@ -199,6 +205,7 @@ struct Settings {
   std::vector<std::string> routing_pin_functions;  // that leave state in the session
   std::int64_t routing_retry_percent;  // of the statements may be reads run again; 0 with rate 0: none is
   std::int64_t routing_retry_rate;     // so many per second beside, over the whole process
+  Transactions routing_transactions;
   Millis routing_primary_wait;  // how long a write waits for a primary to be accepted; then 57P03
 
   Millis probe_interval;

@@ -20,6 +20,8 @@ inline constexpr std::array<std::string_view, 2> kWords<PoolMode>{"transaction",
 template <>
 inline constexpr std::array<std::string_view, 2> kWords<OnPin>{"allow", "refuse"};
 template <>
+inline constexpr std::array<std::string_view, 3> kWords<Transactions>{"primary", "hold", "migrate"};
+template <>
 inline constexpr std::array<std::string_view, 6> kWords<AuthMethod>{
     "trust", "password", "md5", "scram-sha-256", "cert", "reject"};
 template <>

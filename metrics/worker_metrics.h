@@ -30,6 +30,9 @@ struct SeriesKey {
   friend constexpr auto operator<=>(const SeriesKey&, const SeriesKey&) = default;
 };
 
+// The node of statements that no node has seen: SeriesKey::node.
+inline constexpr std::uint16_t kNoNode = 0xfffe;
+
 // Stands for every key that came after kMaxSeries; its labels all read "other".
 inline constexpr SeriesKey kOverflowKey{
     .node = 0xffff, .role = 0xff, .kind = 0xff, .tenant = 0xffff};

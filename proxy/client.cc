@@ -357,7 +357,7 @@ std::size_t Client::process(std::string_view bytes) {
       if (search.found) {
         discarding_ = false;
         std::string ready;
-        wire::append_ready_for_query(ready, wire::TransactionStatus::idle);
+        append_ready(ready);
         send(ready);
         continue;
       }
@@ -411,6 +411,23 @@ std::size_t Client::process(std::string_view bytes) {
         used += scan.size;
         break;
       case Scan::What::batch: {
+        if (held || scan.facts.begins_first) [[unlikely]] {
+          std::size_t answered = 0;
+          const Held verdict = judge_held(scan, stay, &answered);
+          if (verdict == Held::waits) {
+            in_process_ = false;
+            return used;
+          }
+          if (verdict == Held::refused) {
+            answer_refused(rest.substr(0, answered), scan.streams);
+            streaming_left_ = scan.streams;
+          }
+          if (verdict != Held::goes_on) {
+            used += answered;
+            if (!held) worker_.end_if_draining(*this);
+            break;
+          }
+        }
         if (!take_batch(rest.substr(0, scan.size), scan, stay)) {
           in_process_ = false;
           return used;
@@ -633,8 +650,9 @@ void Client::answer_refused(std::string_view bytes, std::size_t streams) {
   refusal_ = nullptr;
   const bool ends = last == wire::frontend::kQuery || last == wire::frontend::kSync ||
                     last == wire::frontend::kFunctionCall;
+  if (held) held->failed = true;
   if (ends) {
-    wire::append_ready_for_query(message, wire::TransactionStatus::idle);
+    append_ready(message);
   } else {
     discarding_ = true;
   }
@@ -718,6 +736,7 @@ void Client::server_lost(std::string_view sqlstate, std::string_view message, st
     return;
   }
   if (retry) worker_.retry_ended(*this, false);
+  if (held) held->failed = true;
   std::string text;
   for (std::uint32_t i = 0; i < owed + (open_sequence && owed == 0 ? 1U : 0U); ++i) {
     if (!(i == 0 && first_failed))
@@ -725,7 +744,7 @@ void Client::server_lost(std::string_view sqlstate, std::string_view message, st
                                 .sqlstate = sqlstate,
                                 .message = message,
                                 .detail = "reason=server_lost"});
-    if (i < owed) wire::append_ready_for_query(text, wire::TransactionStatus::idle);
+    if (i < owed) append_ready(text);
   }
   if (open_sequence) discarding_ = true;
   if (prepared) prepared->doomed.clear();
@@ -738,7 +757,7 @@ void Client::settings_changed() {
   routing::SessionState& state = route_state;
   state.consistency = worker_.settings().routing_consistency;
   state.read_only_default = false;
-  state.serializable_default = false;
+  state.serializable_default = state.repeatable_default = false;
   standard_strings = identity == nullptr || identity->standard_strings;
   encoding = routing::Classifier::Encoding::ascii_safe;
   const auto is_on = [](std::string value) {
@@ -758,6 +777,7 @@ void Client::settings_changed() {
     } else if (setting.name == "default_transaction_isolation") {
       state.serializable_default = contains(setting.value, "erializable") ||
                                    contains(setting.value, "ERIALIZABLE");
+      state.repeatable_default = contains(setting.value, "epeatable") || contains(setting.value, "EPEATABLE");
     } else if (setting.name == "standard_conforming_strings") {
       standard_strings = is_on(setting.value);
     } else if (setting.name == "client_encoding") {

@@ -15,6 +15,7 @@
 #include "pool/prepared.h"
 #include "pool/session_settings.h"
 #include "proxy/healing.h"
+#include "proxy/held_transaction.h"
 #include "proxy/messages.h"
 #include "proxy/net/socket.h"
 #include "routing/chooser.h"
@@ -28,6 +29,7 @@ class ConsoleSession;
 class Server;
 class Worker;
 struct Identity;
+struct BatchMessage;
 struct Scan;
 
 enum class ClientState : std::uint8_t {
@@ -241,6 +243,13 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   bool unsettled = false;              // a batch has changed the session: Worker::settle_session()
   routing::Pin pins_in_doubt = routing::Pin::none;  // of `pins`: may have ended, the server must be asked
 
+  // A transaction that no server knows of; null nearly always.
+  std::unique_ptr<HeldTransaction> held;
+  // Its server is here, and has it from now on: returns the BEGIN that has to go ahead.
+  std::string release_held();
+  // ReadyForQuery while no server has anything of this client.
+  void append_ready(std::string& out) const;
+
   // --- waiting --------------------------------------------------------------------------------------
   pool::Pool* queued_at = nullptr;
   WaitingFor waiting_for = WaitingFor::nothing;
@@ -339,6 +348,24 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   void on_writable() override;
   std::size_t process(std::string_view bytes);
   bool take_batch(std::string_view bytes, Scan& scan, bool stay);
+  // held_transaction.cc
+  enum class Held : std::uint8_t {
+    goes_on,   // to a server, in the transaction or before it
+    waits,     // for the answers to what is before it
+    answered,  // here
+    refused,   // the transaction has failed: `refusal_` says so
+  };
+  struct FirstStatement {
+    std::shared_ptr<const routing::Facts> facts;
+    std::string_view text;
+    std::size_t messages;  // of the batch, that make it
+  };
+  Held judge_held(Scan& scan, bool stay, std::size_t* size);
+  bool may_hold(const Scan& scan) const;
+  std::optional<FirstStatement> first_statement();
+  bool may_prepare_here(const BatchMessage& parse);
+  std::size_t answer_here(std::size_t count, std::string_view tag);
+  void refuse_failed();
   void answer_refused(std::string_view bytes, std::size_t streams);
   bool refuse_pin(std::string_view bytes, const Scan& scan, bool stay);
   void await_replay(std::string_view queries);

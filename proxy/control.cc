@@ -91,7 +91,10 @@ metrics::Source metrics_source(const Status& status, Shared& shared) {
   metrics::Source source;
   for (const Worker* worker : shared.workers) source.workers.push_back(&worker->metrics());
   source.names = {
-      .node = [&status](std::size_t node) { return status.node_name(node); },
+      .node =
+          [&status](std::size_t node) {
+            return node == metrics::kNoNode ? std::string("none") : status.node_name(node);
+          },
       .role = names_up_to(routing::NodeRole::replica),
       .kind = names_up_to(routing::StatementClass::ddl),
       .tenant =

@@ -505,10 +505,18 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
   wire::Pipeline& pipeline = server.pipeline;
   server.stop_healing();
   const std::size_t ahead = prefix.empty() ? 0 : 1;  // requests
-  const bool alone = pipeline.depth() == ahead && !pipeline.open_sequence() && server.status == 'I';
+  const bool alone = pipeline.depth() == ahead && !pipeline.open_sequence() && server.status == 'I' &&
+                     client.batch.opens == routing::Opens::nothing;
   bool may_repeat = false;  // sent alone, and something in it rests on what the server made of a statement
   Gather gather(worker.scratch());
   if (!prefix.empty()) gather.ours([prefix](std::string& out) { out += prefix; });
+
+  if (client.batch.opens != routing::Opens::nothing) [[unlikely]] {
+    gather.ours([&client](std::string& out) { wire::append_query(out, client.release_held()); });
+    pipeline.sent({Request::query, For::nobody});
+    server.unnamed_version = 0;
+    server.status = 'T';  // the client has been told so
+  }
 
   const auto make_room = [&] {
     const auto limit = static_cast<std::size_t>(worker.settings().pool_max_prepared_statements);

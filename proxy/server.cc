@@ -693,6 +693,14 @@ bool Server::on_ready(char new_status, const wire::Pipeline::Entry& answered, st
   InFlight done = in_flight.take_front();
   worker_->finished(*this, client, done, old_status, committed_);
   committed_ = false;
+  if (client != nullptr && client->held) [[unlikely]] {
+    // It ran by itself, in a transaction that no server knows of.
+    client->held->failed |= done.failed;
+    instead_.clear();
+    client->append_ready(instead_);
+    *instead = instead_;
+    return true;
+  }
   if (client != nullptr && client->unsettled && restore_startup_values()) return true;
   if (restoring_ == nullptr) return false;
   tell_restored(instead);

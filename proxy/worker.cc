@@ -400,7 +400,7 @@ void Worker::begin_drain(bool handed_over) {
     });
   // A statement that has arrived already is still answered.
   each_client(ClientState::idle, [&](Client& client) {
-    if (!may_stay(client) && !client.socket().has_input()) idle.push_back(&client);
+    if (!may_stay(client) && !client.held && !client.socket().has_input()) idle.push_back(&client);
   });
   // Nothing of theirs has begun, and nobody knows when it might.
   each_client(ClientState::waiting, [&idle](Client& client) {

@@ -67,6 +67,7 @@ struct Identity {
   bool standard_strings = true;  // the server's own standard_conforming_strings
   std::int64_t waiting = 0;      // clients of it in state waiting
   bool paused = false;           // by an operator: statements wait until it is resumed
+  conf::Transactions transactions = conf::Transactions::primary;
 };
 
 // A thread, its loop, and everything that the loop touches: clients, servers, pools, queues. No other
@@ -202,6 +203,12 @@ class Worker {
   bool may_retry();
   void run_again(Client& client, Server& server);
   void retry_ended(Client& client, bool served);
+
+  // A statement of the client's was answered without a server (held_transaction.cc).
+  void answered_here(Client& client);
+  // Everything that the client has asked for is done: it goes if the process does.
+  void end_if_draining(Client& client);
+
   // Leaves whatever queue the client is in.
   void stop_waiting(Client& client);
   // Which nodes of the cluster have just failed here: a bit per position, for the chooser.

@@ -52,6 +52,8 @@ void Worker::finished(Server& server, Client* client, InFlight& done, char old_s
     statements.left_open.add();
     server.ready_at = at;
     if (old_status == 'I') server.transaction_since = done.sent;
+  } else if (client->held) {
+    statements.left_open.add();
   } else {
     metrics_->transactions.add();
   }
@@ -186,14 +188,15 @@ void Worker::idle_link(Client& client, Server& server) {
     client.move_to(ClientState::idle);
     settle(server);
   }
-  if (client.state() == ClientState::closing) return;
-  if (draining_ && client.state() == ClientState::idle && !may_stay(client)) {
-    refusal(pool::Refusal::draining);
-    client.fatal(ClientEnd::draining, wire::sqlstate::kAdminShutdown,
-                 "terminating connection: pgsluice is shutting down");
-    return;
-  }
-  client.go_on();
+  end_if_draining(client);
+  if (client.state() != ClientState::closing) client.go_on();
+}
+
+void Worker::end_if_draining(Client& client) {
+  if (!draining_ || client.state() != ClientState::idle || client.held || may_stay(client)) return;
+  refusal(pool::Refusal::draining);
+  client.fatal(ClientEnd::draining, wire::sqlstate::kAdminShutdown,
+               "terminating connection: pgsluice is shutting down");
 }
 
 void Worker::retire(Server& server, ServerEnd why, std::string_view text) {

@@ -69,6 +69,7 @@ void Worker::configure(Identity& identity) {
   identity.on_pin = identity.mode == conf::PoolMode::session
                         ? conf::OnPin::allow
                         : choose(&PoolOverrides::pool_on_pin, settings.pool_on_pin);
+  identity.transactions = choose(&PoolOverrides::routing_transactions, settings.routing_transactions);
   identity.min_size = choose(&PoolOverrides::pool_min_size, settings.pool_min_size);
   const Millis old_lifetime = identity.timeouts.server_lifetime;
   identity.timeouts = {

@@ -166,7 +166,9 @@ std::optional<ClientEnd> Worker::judge_running(Client& client, Server& server) {
   const std::optional<Instant> running = running_since(client, server);
   if (timeouts.transaction.count() > 0) {
     // As in Postgres 17, a single statement is a transaction too.
-    const std::optional<Instant> since = in_transaction ? server.transaction_since : running;
+    const std::optional<Instant> since = in_transaction ? server.transaction_since
+                                         : client.held  ? client.held->since
+                                                        : running;
     if (since && at - *since > timeouts.transaction) return ClientEnd::transaction_timeout;
   }
   if (running && timeouts.query.count() > 0 && at - *running > timeouts.query)
@@ -226,7 +228,7 @@ void Worker::check_clients() {
   // Those who were left alone when the drain began.
   if (draining_)
     look(ClientState::idle, [&](Client& client) -> std::optional<ClientEnd> {
-      if (may_stay(client) || client.socket().has_input()) return std::nullopt;
+      if (may_stay(client) || client.held || client.socket().has_input()) return std::nullopt;
       return ClientEnd::draining;
     });
   // There may be very many of these.
@@ -236,7 +238,15 @@ void Worker::check_clients() {
       look(state, [&](Client& client) -> std::optional<ClientEnd> {
         if (slow(client)) return ClientEnd::slow_reader;
         if (state != ClientState::idle) return std::nullopt;
-        const Millis limit = client.identity->timeouts.client_idle;
+        const Identity::TimeOuts& timeouts = client.identity->timeouts;
+        if (client.held) {
+          if (timeouts.transaction.count() > 0 && at - client.held->since > timeouts.transaction)
+            return ClientEnd::transaction_timeout;
+          if (timeouts.idle_transaction.count() > 0 && at - client.quiet_since() > timeouts.idle_transaction)
+            return ClientEnd::idle_transaction_timeout;
+          return std::nullopt;
+        }
+        const Millis limit = timeouts.client_idle;
         if (limit.count() > 0 && at - client.quiet_since() > limit) return ClientEnd::idle_timeout;
         return std::nullopt;
       });

@@ -117,6 +117,7 @@ struct Facts {
   Pin may_unpin = Pin::none;         // state that it may have ended: UNLISTEN, DROP, CLOSE ...
   bool unpins_all = false;           // DISCARD ALL
   bool serializable = false;         // BEGIN ISOLATION LEVEL SERIALIZABLE: primary only
+  bool repeatable = false;           // ... REPEATABLE READ: all of it must see one state
   bool deallocates_all = false;      // DEALLOCATE ALL, DISCARD ALL; not DISCARD PLANS
   std::string deallocates_name;        // DEALLOCATE of this one statement
   // Prepared statements that SQL names: EXECUTE and PREPARE of these, in any place.

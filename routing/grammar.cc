@@ -547,7 +547,9 @@ class Finder {
   void modes(Index list, TransactionStep read_only, TransactionStep read_write) {
     each_mode(list, [&](std::string_view name, const std::string& value) {
       if (name == "transaction_read_only") step(value == "1" ? read_only : read_write);
-      if (name == "transaction_isolation") facts_.serializable = value == "serializable";
+      if (name != "transaction_isolation") return;
+      facts_.serializable = value == "serializable";
+      facts_.repeatable = value == "repeatable read";
     });
   }
 

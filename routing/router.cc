@@ -97,7 +97,7 @@ Lsn read_floor(const SessionState& session) {
 void BatchFacts::add_rest(const Facts& facts) {
   plain = false;
   const bool only_read_so_far =
-      step == TransactionStep::none && kind <= StatementClass::read && !any(pins);
+      step == TransactionStep::none && ran <= StatementClass::read && !any(pins);
   if (facts.step != TransactionStep::none) {
     if (begins(facts.step) && only_read_so_far && !facts.several) {
       step = facts.step;
@@ -122,6 +122,8 @@ Decision route(const BatchFacts& batch, const SessionState& session, conf::PoolM
   if (session.consistency == conf::Consistency::primary)
     return {Target::primary, RouteReason::consistency_primary};
 
+  if (batch.opens == Opens::read_only) return read(session, RouteReason::read_only_transaction);
+  if (batch.opens == Opens::read_write) return {Target::primary, RouteReason::transaction_begins};
   if (reads_in_transaction(batch, session))
     return read(session, RouteReason::read_only_transaction);
   if (begins(batch.step)) return {Target::primary, RouteReason::transaction_begins};

@@ -29,6 +29,7 @@ struct SessionState {
   bool read_only_default = false;  // default_transaction_read_only = on
   // default_transaction_isolation = serializable: no standby takes it
   bool serializable_default = false;
+  bool repeatable_default = false;  // the same of REPEATABLE READ
   bool pinned = false;
   conf::Consistency consistency = conf::Consistency::session;
   Floor floor{};
@@ -69,15 +70,20 @@ struct Decision {
 // when any will do. A pending floor has no position yet: route() has sent the read to the primary.
 Lsn read_floor(const SessionState& session);
 
+// Does a batch begin a transaction whose BEGIN was held back until it came?
+enum class Opens : std::uint8_t { nothing, read_write, read_only };
+
 // The strongest of the statements of one batch, and what they do together.
 struct BatchFacts {
   StatementClass kind = StatementClass::empty;
   ClassReason why = ClassReason::empty_statement;
   TransactionStep step = TransactionStep::none;  // the begin, if begins_first; else the last one
+  StatementClass ran = StatementClass::empty;  // the strongest of those that run; others are only parsed
   // The batch opens a transaction with a BEGIN that stands alone in its string, before it are only
   // reads, and what follows neither ends the transaction nor changes its mode. Only then may `step`
   // send the batch to a replica.
   bool begins_first = false;
+  Opens opens = Opens::nothing;
   Pin pins = Pin::none;
   Pin may_unpin = Pin::none;  // state that it may have ended
   bool plain = true;          // none of its statements means more than its class
@@ -88,6 +94,7 @@ struct BatchFacts {
   bool open_ended = false;  // ends with a Flush: what follows in the sequence is not known yet
   void add(const Facts& facts) {  // in the order of the batch
     if (!facts.plain) add_rest(facts);
+    if (facts.kind > ran) ran = facts.kind;
     add_kind(facts);
   }
   // A statement that does not run yet: only where it must go counts.

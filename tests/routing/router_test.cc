@@ -143,6 +143,28 @@ TEST_SUITE("routing/router") {
     goes({step(kBeginReadOnly), write()}, primary, RouteReason::transaction_begins);
   }
 
+  TEST_CASE("requirement 25: BEGIN READ ONLY over the extended protocol is the same") {
+    BatchFacts facts;
+    facts.add_parsed(step(kBeginReadOnly));
+    facts.add(step(kBeginReadOnly));
+    facts.add_parsed(read());
+    facts.add(read());
+    check(route(facts, {}, conf::PoolMode::transaction), replica, RouteReason::read_only_transaction);
+    facts.add(write());
+    check(route(facts, {}, conf::PoolMode::transaction), primary, RouteReason::transaction_begins);
+  }
+
+  TEST_CASE("a batch that opens a transaction goes where that has to be, whatever it is") {
+    BatchFacts facts = batch({read()});
+    facts.opens = Opens::read_write;
+    check(route(facts, {}, conf::PoolMode::transaction), primary, RouteReason::transaction_begins);
+    facts.opens = Opens::read_only;
+    check(route(facts, {}, conf::PoolMode::transaction), replica, RouteReason::read_only_transaction);
+    SessionState session;
+    session.floor.raise(7);
+    check(route(facts, session, conf::PoolMode::transaction), primary, RouteReason::floor_pending);
+  }
+
   TEST_CASE("in a string of several statements BEGIN READ ONLY is not believed") {
     Facts several = step(kBeginReadOnly);
     several.several = true;
