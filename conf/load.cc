@@ -560,6 +560,7 @@ class Loader {
   void check() {
     check_sections();
     check_listen();
+    check_fleet();
     check_auth();
     check_tls();
     check_pool();
@@ -614,6 +615,21 @@ class Loader {
               "listen.admin_reserved is " + plain(settings_.listen_admin_reserved) +
                   "; it must be less than listen.max_client_connections, " +
                   plain(settings_.listen_max_client_connections));
+  }
+
+  void check_fleet() {
+    const std::string& fleet = settings_.fleet_name;
+    const auto fits = [](char c) {
+      return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
+    };
+    if (fleet.size() > 16 || !std::ranges::all_of(fleet, fits))
+      problem(line_of_key({"fleet.name"}),
+              "fleet.name is " + quote(cut(fleet)) + "; it must have up to 16 letters, digits, - and _");
+    if (settings_.fleet_gone_after <= settings_.fleet_interval &&
+        sound({"fleet.gone_after", "fleet.interval"}))
+      problem(line_of_key({"fleet.gone_after", "fleet.interval"}),
+              "fleet.gone_after is " + print(settings_.fleet_gone_after) +
+                  "; it must be longer than fleet.interval, " + print(settings_.fleet_interval));
   }
 
   void check_auth() {

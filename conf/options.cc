@@ -76,6 +76,16 @@ constexpr Option kOptions[] = {
      Presence::shown, "\"pgsluice\""},
     {"auth.trust_anywhere", Bool{&S::auth_trust_anywhere, false}, at_reload,
      "Allow method \"trust\" although clients can connect from other machines."},
+    {"fleet.gone_after", Time{&S::fleet_gone_after, 3s, 200ms, 1min}, at_reload,
+     "How long another process of the fleet may be silent before its part is divided among the others: "
+     "longer forgives stalls and leaves the part of a vanished one unused for longer."},
+    {"fleet.interval", Time{&S::fleet_interval, 1s, 100ms, 10s}, at_reload,
+     "How often the primary is asked which processes of the fleet are there: longer asks less and follows "
+     "changes later."},
+    {"fleet.name", String{&S::fleet_name, ""}, at_reload,
+     "Processes with the same name (up to 16 letters, digits, - and _) in front of the same primary divide "
+     "servers and limits of tenants among them; empty: this process takes all for itself.",
+     Presence::shown, "\"shop\""},
     {"limits.batch", Size{&S::limits_batch, kMiB, {4 << 10}, kGiB}, at_reload,
      "How much of one batch (everything up to Sync) is collected to be classified: more lets "
      "larger batches go to replicas and takes more memory; a larger batch streams to the primary."},

@@ -208,6 +208,10 @@ struct Settings {
   Transactions routing_transactions;
   Millis routing_primary_wait;  // how long a write waits for a primary to be accepted; then 57P03
 
+  std::string fleet_name;  // "": this process is alone
+  Millis fleet_interval;
+  Millis fleet_gone_after;
+
   Millis probe_interval;
   Millis probe_timeout;
 

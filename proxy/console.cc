@@ -77,6 +77,8 @@ const Console::Command Console::kCommands[] = {
     {"SHOW CONFIG", "every option, its value and default", false, &Console::show_config, 0, 0, columns::kConfig},
     {"SHOW STATE", "active, draining, ...", false, &Console::show_state, 0, 0, columns::kState},
     {"SHOW VERSION", "the version of this program", false, &Console::show_version, 0, 0, columns::kVersion},
+    {"SHOW FLEET", "the processes that share limits with this one", false, &Console::show_fleet, 0, 0,
+     columns::kFleet},
     {"SHOW DNS_HOSTS", "names of nodes and their addresses", false, &Console::show_dns_hosts, 0, 0,
      columns::kDnsHosts},
     {"SHOW DNS_ZONES", "empty: zones are not watched", false, &Console::show_nothing, 0, 0, columns::kDnsZones},

@@ -95,6 +95,7 @@ class Console {
   void show_users(const ConsoleCommand& asked);
   void show_lists(const ConsoleCommand& asked);
   void show_mem(const ConsoleCommand& asked);
+  void show_fleet(const ConsoleCommand& asked);
   void show_dns_hosts(const ConsoleCommand& asked);
   void show_nothing(const ConsoleCommand& asked);
   void show_fds(const ConsoleCommand& asked);

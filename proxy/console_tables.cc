@@ -118,7 +118,7 @@ void Console::show_version(const ConsoleCommand& asked) {
 
 void Console::show_config(const ConsoleCommand& asked) {
   Rows rows;
-  for (const conf::ConfigRow& row : conf::config_rows(control_.settings()))
+  for (const conf::ConfigRow& row : conf::config_rows(control_.configured()))
     rows.push_back({row.key, row.value, row.default_value, row.changeable ? "yes" : "no"});
   show(asked, columns::kConfig, rows);
 }
@@ -174,6 +174,14 @@ void Console::show_nodes(const ConsoleCommand& asked) {
          number(node.system_id), node.server_version, node.error, drained ? "yes" : "no"});
   }
   show(asked, columns::kNodes, rows);
+}
+
+void Console::show_fleet(const ConsoleCommand& asked) {
+  Rows rows;
+  for (const MonitorFleet::Member& member : control_.monitor().fleet())
+    rows.push_back({member.cluster, member.name, member.own ? "yes" : "no", member.counted ? "yes" : "no",
+                    number(member.silent.count())});
+  show(asked, columns::kFleet, rows);
 }
 
 void Console::show_dns_hosts(const ConsoleCommand& asked) {

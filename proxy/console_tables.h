@@ -103,6 +103,8 @@ inline constexpr Column kNodes[] = {
     {"serves_reads", text}, {"lsn", text},         {"timeline", int8},     {"in_flight", int8},
     {"latency_us", int8},   {"probe_us", int8},    {"probe_age_ms", int8}, {"system_id", text},
     {"version", text},      {"error", text},       {"drained", text}};
+inline constexpr Column kFleet[] = {
+    {"cluster", text}, {"member", text}, {"self", text}, {"counted", text}, {"silent_ms", int8}};
 inline constexpr Column kTenants[] = {
     {"tenant", text},      {"rate", int8},    {"burst", int8},  {"concurrency", int8}, {"running", int8},
     {"served", int8},      {"failed", int8},  {"p50_us", int8}, {"p99_us", int8}};

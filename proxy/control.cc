@@ -76,6 +76,11 @@ void Status::set_reload(bool ok) {
   if (ok) snapshot_.reload_time = static_cast<double>(std::time(nullptr));
 }
 
+void Status::set_fleet(std::uint32_t members) {
+  const std::lock_guard lock(mutex_);
+  snapshot_.fleet_members = members;
+}
+
 Status::Snapshot Status::get() const {
   const std::lock_guard lock(mutex_);
   return snapshot_;
@@ -129,6 +134,7 @@ metrics::Source metrics_source(const Status& status, Shared& shared) {
     samples[ControlMetric::build_info] = {{{std::string(kVersion)}, 1}};
     samples[ControlMetric::config_reload_timestamp_seconds] = {{{}, now.reload_time}};
     samples[ControlMetric::config_reload_success] = {{{}, now.reload_ok ? 1.0 : 0.0}};
+    samples[ControlMetric::fleet_members] = {{{}, static_cast<double>(now.fleet_members)}};
     samples[ControlMetric::workers] = {{{}, static_cast<double>(shared.workers.size())}};
     if (now.topology) {
       for (const routing::ClusterState& cluster : now.topology->clusters) {
@@ -201,7 +207,8 @@ conf::Result<TlsContexts> make_tls(const conf::Settings& settings) {
 Control::Control(std::string file, std::shared_ptr<const conf::Settings> settings, Shared& shared,
                  Status& status, Notifier notifier)
     : file_(std::move(file)),
-      settings_(std::move(settings)),
+      configured_(std::move(settings)),
+      settings_(configured_),
       shared_(shared),
       status_(status),
       mailbox_(loop_, [this](ControlMessage&& message) { receive(std::move(message)); }),
@@ -262,7 +269,8 @@ conf::Status Control::listen(std::vector<ListenSocket> given, const Inheritance*
           .catalog =
               [this](std::shared_ptr<const routing::Catalog> catalog) {
                 tell_workers([&catalog] { return CatalogChanged{catalog}; });
-              }});
+              },
+          .fleet = [this](pool::FleetShare share) { take_share(share); }});
   for (const ListenSocket& one : *sockets) {
     listeners_.push_back({one, nullptr});
     if (one.from == ListenSocket::From::takeover)
@@ -349,6 +357,7 @@ void Control::hand_over() {
   loop_.in_background(metrics_.stop, [this] { takeover_.say_freed(); });
   if (drain_ != Drain::none) return;
   drain_ = Drain::handed_over;
+  monitor_->leave_fleet();
   log_info("draining: another process has taken over timeout=" + conf::print(settings_->shutdown_timeout));
   tell_workers([] { return BeginDrain{.handed_over = true}; });
   drain_deadline_.once(settings_->shutdown_timeout);
@@ -551,7 +560,7 @@ conf::Status Control::reload(std::vector<std::string>* notes) {
   } const ready{*this};
   auto loaded = conf::load_file(file_);
   if (!loaded) return refused(loaded.error());
-  for (const std::string& option : conf::changes_needing_restart(*settings_, **loaded))
+  for (const std::string& option : conf::changes_needing_restart(*configured_, **loaded))
     notes->push_back(option + " takes effect at the next start");
   if (const conf::Status applied = apply(*loaded); !applied) {
     notes->clear();
@@ -566,19 +575,32 @@ conf::Status Control::reload(std::vector<std::string>* notes) {
 conf::Status Control::apply(std::shared_ptr<const conf::Settings> settings) {
   auto tls = make_tls(*settings);
   if (!tls) return tls.error();
-  settings_ = std::move(settings);
+  configured_ = std::move(settings);
   client_tls_ = tls->client;
   server_tls_ = tls->server;
-  set_log_level(settings_->log_level);
-  shared_.tenants.reload(*settings_);
+  set_log_level(configured_->log_level);
+  spread_settings();
   monitor_->reload(settings_);
-  console_.settings_changed();
-  tell_workers([this] { return SettingsChanged{settings_, client_tls_, server_tls_}; });
   return conf::ok;
 }
 
+void Control::take_share(pool::FleetShare share) {
+  share_ = share;
+  status_.set_fleet(share.members);
+  spread_settings();
+}
+
+void Control::spread_settings() {
+  const bool alone = share_ == pool::FleetShare{};
+  settings_ = alone ? configured_
+                    : std::make_shared<const conf::Settings>(pool::divide(*configured_, share_));
+  shared_.tenants.reload(*settings_);
+  console_.settings_changed();
+  tell_workers([this] { return SettingsChanged{settings_, client_tls_, server_tls_}; });
+}
+
 conf::Status Control::set(const std::string& option, const std::string& value) {
-  auto changed = conf::with_option(*settings_, option, value);
+  auto changed = conf::with_option(*configured_, option, value);
   if (!changed) return changed.error();
   return apply(*changed);
 }
@@ -589,6 +611,7 @@ void Control::begin_drain(std::string_view why) {
     return;
   }
   takeover_.withdraw();
+  monitor_->leave_fleet();
   notifier_.say("STOPPING=1\nSTATUS=" + service_status());
   log_info("draining: " + std::string(why) + " timeout=" + conf::print(settings_->shutdown_timeout));
   // The console stays reachable; everybody else is told to go.

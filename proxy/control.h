@@ -30,9 +30,11 @@ class Status {
     std::shared_ptr<const routing::Topology> topology;
     double reload_time = 0;
     bool reload_ok = true;
+    std::uint32_t fleet_members = 1;
   };
   void set_topology(std::shared_ptr<const routing::Topology> topology);
   void set_reload(bool ok);
+  void set_fleet(std::uint32_t members);
   Snapshot get() const;
   // "host:port" of a node that has ever been configured.
   std::string node_name(std::size_t node) const;
@@ -68,6 +70,8 @@ class Control {
 
   // --- for the console ------------------------------------------------------------------------------
   const conf::Settings& settings() const { return *settings_; }
+  // As the operator said it; settings() is what of it is this member's of a fleet.
+  const conf::Settings& configured() const { return *configured_; }
   Shared& shared() { return shared_; }
   Monitor& monitor() { return *monitor_; }
   net::Loop& loop() { return loop_; }
@@ -83,6 +87,8 @@ class Control {
  private:
   void receive(ControlMessage&& message);
   conf::Status apply(std::shared_ptr<const conf::Settings> settings);
+  void take_share(pool::FleetShare share);
+  void spread_settings();
   Takeover::Events takeover_events();
   void accept_clients(bool on);
   void watch_listeners(bool on);
@@ -104,7 +110,8 @@ class Control {
   }
 
   const std::string file_;
-  std::shared_ptr<const conf::Settings> settings_;
+  std::shared_ptr<const conf::Settings> configured_, settings_;
+  pool::FleetShare share_;
   Shared& shared_;
   Status& status_;
   std::shared_ptr<const net::TlsContext> client_tls_, server_tls_;

@@ -1,5 +1,6 @@
 #include "proxy/monitor.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "proxy/log.h"
@@ -31,11 +32,30 @@ Monitor::Monitor(net::Loop& loop, std::shared_ptr<const conf::Settings> settings
           },
           [this](std::shared_ptr<const routing::Catalog> catalog) {
             if (events_.catalog) events_.catalog(std::move(catalog));
+          }),
+      fleet_(
+          loop, [this](const std::string& cluster) { return accepted_primary(cluster); },
+          [this](pool::FleetShare share) {
+            if (events_.fleet) events_.fleet(share);
           }) {
   reload(std::move(settings));
 }
 
 Monitor::~Monitor() = default;
+
+std::optional<PgTarget> Monitor::accepted_primary(const std::string& cluster) const {
+  const auto known = clusters_.find(cluster);
+  if (known == clusters_.end()) return std::nullopt;
+  const routing::ClusterState state = known->second->state();
+  const auto node = std::ranges::find_if(state.nodes, [&state](const routing::NodeState& one) {
+    return state.primary == one.id && one.health == routing::NodeHealth::up;
+  });
+  if (node == state.nodes.end()) return std::nullopt;
+  // It is the first of them.
+  std::vector<PgTarget> targets = known->second->targets(*settings_);
+  if (targets.empty()) return std::nullopt;
+  return std::move(targets.front());
+}
 
 std::optional<NodeId> Monitor::number(const conf::NodeAddress& address) {
   const auto known = numbers_.find(address);
@@ -76,6 +96,7 @@ void Monitor::reload(std::shared_ptr<const conf::Settings> settings) {
     watched->configure(*settings_, members);
   }
   on_changed();
+  fleet_.configure(settings_);
 }
 
 void Monitor::on_changed() {

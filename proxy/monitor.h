@@ -13,6 +13,7 @@
 #include "conf/settings.h"
 #include "proxy/monitor_catalog.h"
 #include "proxy/monitor_cluster.h"
+#include "proxy/monitor_fleet.h"
 #include "proxy/monitor_resolver.h"
 #include "proxy/monitor_secrets.h"
 #include "routing/catalog.h"
@@ -24,6 +25,7 @@ namespace proxy {
 struct MonitorEvents {
   std::function<void(std::shared_ptr<const routing::Topology>)> topology;
   std::function<void(std::shared_ptr<const routing::Catalog>)> catalog;
+  std::function<void(pool::FleetShare)> fleet{};
 };
 
 // The eyes of the control thread. Probes every node of every cluster, finds out who is primary, how
@@ -64,9 +66,13 @@ class Monitor {
   // DDL went through: functions may have changed.
   void schema_changed(std::string_view cluster);
 
+  // This process drains: the others of its fleet take over its part.
+  void leave_fleet() { fleet_.leave(); }
+
   // For the console; control thread only, as everything here.
   std::vector<NodeReport> report() const;
   std::vector<ClusterReport> clusters() const;
+  std::vector<MonitorFleet::Member> fleet() const { return fleet_.members(); }
   std::size_t look_ups() const { return resolver_.under_way(); }
   // What is known of every cluster, drained nodes not taken into account.
   std::vector<routing::ClusterState> states() const;
@@ -74,6 +80,7 @@ class Monitor {
   static constexpr conf::Millis kPublishFloor{2};
 
  private:
+  std::optional<PgTarget> accepted_primary(const std::string& cluster) const;
   std::optional<routing::NodeId> number(const conf::NodeAddress& address);
   void on_changed();
   void publish();
@@ -92,6 +99,7 @@ class Monitor {
   MonitorResolver resolver_;
   MonitorSecrets secrets_;
   MonitorCatalog catalog_;
+  MonitorFleet fleet_;
   std::map<std::string, std::unique_ptr<ClusterMonitor>, std::less<>> clusters_;
 };
 
