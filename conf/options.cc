@@ -76,6 +76,15 @@ constexpr Option kOptions[] = {
      Presence::shown, "\"pgsluice\""},
     {"auth.trust_anywhere", Bool{&S::auth_trust_anywhere, false}, at_reload,
      "Allow method \"trust\" although clients can connect from other machines."},
+    {"digest.auto_block", Time{&S::digest_auto_block, 5min, 0ms, kDay}, at_reload,
+     "How long a statement is refused that was at work at two crashes of a server within a minute: "
+     "longer keeps servers up and its users without it; 0 never."},
+    {"digest.entries", Int{&S::digest_entries, 1'000, 0, 60'000}, at_reload,
+     "Statement shapes of which each worker keeps statistics (SHOW DIGESTS), the least recently used "
+     "making way: more remembers rarer ones and takes up to 1.8 kB each; 0 keeps none."},
+    {"digest.order_expiry", Time{&S::digest_order_expiry, 15min, 1ms, 30 * kDay}, at_reload,
+     "When an order of the console on a digest or a tenant ends that does not say FOR how long: later "
+     "holds longer, forgotten ones too."},
     {"fleet.gone_after", Time{&S::fleet_gone_after, 3s, 200ms, 1min}, at_reload,
      "How long another process of the fleet may be silent before its part is divided among the others: "
      "longer forgives stalls and leaves the part of a vanished one unused for longer."},

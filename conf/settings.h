@@ -212,6 +212,10 @@ struct Settings {
   Millis fleet_interval;
   Millis fleet_gone_after;
 
+  Millis digest_auto_block;     // of a digest that was in flight at two crashes; 0: never
+  Millis digest_order_expiry;   // of limits that the console sets without FOR
+  std::int64_t digest_entries;  // digests that each worker keeps statistics of
+
   Millis probe_interval;
   Millis probe_timeout;
 

@@ -45,7 +45,7 @@ class Gauge {
 // needs no change here; reaching it stops the process in the first test that counts the enumerator.
 class CounterArray {
  public:
-  static constexpr std::size_t kCapacity = 32;  // the largest enum today has 18
+  static constexpr std::size_t kCapacity = 64;  // the largest enum today has 33
 
   void add(std::size_t index, std::uint64_t n = 1) {
     ENSURE(index < kCapacity);

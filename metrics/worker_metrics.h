@@ -108,6 +108,7 @@ struct alignas(64) WorkerMetrics {
   Counter settings_replays;
   Counter classifier_hits;
   Counter classifier_misses;
+  Counter digest_evictions;
   Counter loop_turns;
   Counter series_overflows;  // counted by series()
 

@@ -53,6 +53,9 @@ std::string_view name(Refusal r) {
     case Refusal::too_many_statements: return "too_many_statements";
     case Refusal::paused: return "paused";
     case Refusal::disabled: return "disabled";
+    case Refusal::digest_blocked: return "digest_blocked";
+    case Refusal::digest_rate: return "digest_rate";
+    case Refusal::digest_concurrency: return "digest_concurrency";
     case Refusal::pin_temporary_table: return "pin_temporary_table";
     case Refusal::pin_listen: return "pin_listen";
     case Refusal::pin_advisory_lock: return "pin_advisory_lock";
@@ -121,9 +124,24 @@ Tenant& TenantRegistry::add(std::string_view name) {
   return *tenants_.emplace(std::string(name), std::move(tenant)).first->second;
 }
 
-const conf::TenantLimits& TenantRegistry::limits(std::string_view name) const {
+conf::TenantLimits TenantRegistry::limits(std::string_view name) const {
   const auto it = configured_.find(std::string(name));
-  return it == configured_.end() ? default_ : it->second;
+  conf::TenantLimits limits = it == configured_.end() ? default_ : it->second;
+  if (const auto ordered = orders_.find(name); ordered != orders_.end()) {
+    const TenantOrder& order = ordered->second;
+    if (order.rate) limits.burst = 0;  // it belonged to the other rate
+    limits.rate = order.rate.value_or(limits.rate);
+    limits.burst = order.burst.value_or(limits.burst);
+    limits.concurrency = order.concurrency.value_or(limits.concurrency);
+  }
+  return limits;
+}
+
+void TenantRegistry::overrule(std::map<std::string, TenantOrder, std::less<>> orders) {
+  const std::lock_guard lock(mutex_);
+  orders_.swap(orders);
+  for (const auto& [name, tenant] : tenants_)
+    if (orders.contains(name) || orders_.contains(name)) store(*tenant, limits(name));
 }
 
 void TenantRegistry::reload(const conf::Settings& settings) {

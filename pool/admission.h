@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -42,6 +43,9 @@ enum class Refusal : std::uint8_t {
   too_many_statements,  // 54000: limits.prepared
   paused,               // 57014: an operator paused the database, for longer than pool.pause_timeout
   disabled,             // 55000: an operator disabled the database
+  digest_blocked,       // 53400, as the following two
+  digest_rate,
+  digest_concurrency,
   // pool.on_pin = "refuse", one per bit of routing::Pin, in the same order: 0A000
   pin_temporary_table,
   pin_listen,
@@ -88,6 +92,14 @@ struct Tenant {
   std::atomic<std::int64_t> running{0};
 };
 
+// What operators have ordered for one tenant instead of what is configured, until it expires. A rate without
+// a burst comes with the default burst.
+struct TenantOrder {
+  std::optional<std::int64_t> rate, burst, concurrency;
+  Instant expires = Instant::max();
+  friend bool operator==(const TenantOrder&, const TenantOrder&) = default;
+};
+
 // All tenants seen so far. Looked up once per login (and per SET pgsluice.tenant), under a lock;
 // bounded: past kMaxTenants ("other" counted) new names share the tenant "other", as does the empty
 // name. Its limits are the default's unless [tenant.other] says so. Configured tenants come first,
@@ -100,17 +112,20 @@ class TenantRegistry {
   explicit TenantRegistry(const conf::Settings& settings);
   Tenant& find(std::string_view name);
   void reload(const conf::Settings& settings);
+  // By tenant, all that is ordered now. A tenant of that name need not have come yet.
+  void overrule(std::map<std::string, TenantOrder, std::less<>> orders);
   std::vector<const Tenant*> all() const;  // number 0 ("other") first
 
  private:
   mutable std::mutex mutex_;
   Tenant& add(std::string_view name);
-  const conf::TenantLimits& limits(std::string_view name) const;
+  conf::TenantLimits limits(std::string_view name) const;
 
   std::map<std::string, std::unique_ptr<Tenant>, std::less<>> tenants_;
   std::vector<Tenant*> by_number_;
   conf::TenantLimits default_;
   std::map<std::string, conf::TenantLimits> configured_;
+  std::map<std::string, TenantOrder, std::less<>> orders_;
 };
 
 struct Admission {

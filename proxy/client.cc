@@ -12,6 +12,7 @@
 #include "proxy/wire/frontend.h"
 #include "proxy/wire/sqlstate.h"
 #include "proxy/worker.h"
+#include "routing/facts.h"
 
 namespace proxy {
 
@@ -475,7 +476,10 @@ bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
   if (stay && server->pipeline.ready_owed() > 0 && !server->pipeline.open_sequence() &&
       hinges_on_answers(scan))
     return false;
+  if (worker_.gate() != nullptr && refuse_limited(bytes, scan, now)) [[unlikely]]
+    return true;
   batch = scan.facts;
+  batch_digests = scan.digests;
   batch_changes = std::move(scan.changes);
   batch_unpins = scan.unpins;
   batch_deallocates = scan.deallocates;
@@ -667,27 +671,74 @@ bool Client::refuse_pin(std::string_view bytes, const Scan& scan, bool stay) {
   refuse(pool::refusal_of(scan.facts.pins), wire::sqlstate::kFeatureNotSupported,
          "state that stays on one server (" + routing::names(scan.facts.pins) +
              ") is not allowed here (pool.on_pin)");
-  if (server == nullptr) {
-    answer_refused(bytes, scan.streams);
-    return true;
-  }
+  refuse_batch(bytes, scan);
+  return true;
+}
+
+// The batch that stands in `bytes` is not run: its client hears what refuse() has prepared, and an open
+// transaction fails.
+void Client::refuse_batch(std::string_view bytes, const Scan& scan) {
+  if (server == nullptr) return answer_refused(bytes, scan.streams);
   batch = scan.facts;
   arrived = quiet_since_ = worker_.now();
   if (scan.streams > 0) dropping_ = true;
   move_to(ClientState::active);
   const std::unique_ptr<std::string> error = std::move(refusal_);
   fail_batch(worker_, *this, bytes, std::move(*error));
+}
+
+void Client::refuse_by(const pool::DigestGate::Answer& answer) {
+  const pool::DigestLimit& limit = *answer.limit;
+  const std::string digest = routing::print_digest(limit.key.digest);
+  std::string message = "this statement is ";
+  switch (limit.kind) {
+    case pool::DigestLimitKind::block: message += "blocked"; break;
+    case pool::DigestLimitKind::rate: message += "over its limit of " + std::to_string(limit.most) + " per second"; break;
+    case pool::DigestLimitKind::concurrency: message += "over its limit of " + std::to_string(limit.most) + " at once"; break;
+  }
+  // Jitter, so that those refused together do not come back together.
+  auto after = std::chrono::ceil<conf::Millis>(answer.retry_after);
+  if (limit.kind != pool::DigestLimitKind::block)
+    after += conf::Millis(static_cast<std::int64_t>(worker_.random()() % 50) * (after.count() + 1) / 100);
+  refuse(answer.why, wire::sqlstate::kConfigurationLimitExceeded, message + " (digest " + digest + ")", after,
+         "rule=" + limit.origin + " digest=" + digest);
+}
+
+// A limit on digests stands in the way of the batch: it is answered, as one that fails. False: it may go on.
+bool Client::refuse_limited(std::string_view bytes, const Scan& scan, conf::Instant now) {
+  if (server != nullptr && server->status == 'E') return false;  // Postgres refuses it
+  pool::DigestHold hold;
+  const auto answer = worker_.gate()->admit(worker_.gated(), identity->database, now, &hold);
+  if (answer.why == pool::Refusal::none) {
+    batch_extras = nullptr;
+    if (!hold.empty()) batch_extras = std::make_unique<BatchExtras>(std::move(hold));
+    return false;
+  }
+  refuse_by(answer);
+  refuse_batch(bytes, scan);
+  return true;
+}
+
+bool Client::barred_while_waiting() {
+  if (server != nullptr || waiting_size_ == 0) return false;
+  Scan scan;
+  scan_batch(worker_, *this, std::string_view(input_).substr(0, waiting_size_), true, &scan);
+  const auto answer = worker_.gate()->blocked(worker_.gated(), identity->database, worker_.now());
+  if (answer.why == pool::Refusal::none) return false;
+  refuse_by(answer);
   return true;
 }
 
 void Client::refuse(pool::Refusal why, std::string_view sqlstate, std::string_view message,
-                    conf::Millis retry_after) {
+                    conf::Millis retry_after, std::string_view more_detail) {
   worker_.refusal(why);
+  std::string detail = refusal_detail(why, retry_after);
+  if (!more_detail.empty()) detail.append(" ").append(more_detail);
   refusal_ = std::make_unique<std::string>();
   wire::append_error(*refusal_, {.severity = state_ == ClientState::login ? "FATAL" : "ERROR",
                                 .sqlstate = sqlstate,
                                 .message = message,
-                                .detail = refusal_detail(why, retry_after)});
+                                .detail = detail});
 }
 
 void Client::refuse_waiting() {
@@ -698,6 +749,7 @@ void Client::refuse_waiting() {
     return;
   }
   waiting_for = WaitingFor::nothing;
+  batch_extras = nullptr;
   move_to(ClientState::idle);
   if (retry) worker_.retry_ended(*this, false);
   const std::size_t size = std::exchange(waiting_size_, 0);

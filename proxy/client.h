@@ -8,12 +8,14 @@
 #include <unordered_map>
 #include <vector>
 
+#include "metrics/digest_stats.h"
 #include "metrics/worker_metrics.h"
 #include "pool/admission.h"
 #include "pool/list.h"
 #include "pool/pool.h"
 #include "pool/prepared.h"
 #include "pool/session_settings.h"
+#include "proxy/batch_extras.h"
 #include "proxy/healing.h"
 #include "proxy/held_transaction.h"
 #include "proxy/messages.h"
@@ -253,14 +255,16 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   // --- waiting --------------------------------------------------------------------------------------
   pool::Pool* queued_at = nullptr;
   WaitingFor waiting_for = WaitingFor::nothing;
+  routing::RouteReason route_why = routing::RouteReason::read;
   routing::BatchFacts batch;           // of the batch that waits
   std::unique_ptr<std::vector<std::shared_ptr<const routing::Facts>>> batch_changes;
+  std::unique_ptr<BatchExtras> batch_extras;  // null: none, which is nearly always
   bool batch_unpins = false, batch_deallocates = false;
   bool admitted = false;               // holds a slot of its tenant
   bool has_cell = false;               // a cell of its tenant's rate is taken, due at not_before
   Retry retry;                         // of a read that runs a second time
+  metrics::DigestRuns batch_digests;   // of the statements in the batch that run
   conf::Instant not_before{};          // WaitingFor::tenant: not asked again before
-  routing::RouteReason route_why = routing::RouteReason::read;
   pool::ListNode<Client> in_retry;     // Worker's list of those who wait for a tenant or a node
   conf::Instant arrived{};             // the waiting (or current) batch's last byte
 
@@ -288,7 +292,10 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   void forward_waiting();
   // The next refusal's ErrorResponse. Sent by refuse_waiting(), or by the batch that is being taken.
   void refuse(pool::Refusal why, std::string_view sqlstate, std::string_view message,
-              conf::Millis retry_after = conf::Millis(0));
+              conf::Millis retry_after = conf::Millis(0), std::string_view more_detail = {});
+  // A limit on digests has changed: true when the batch that waits must not run any more; refuse() has been
+  // called.
+  bool barred_while_waiting();
   // Answers the waiting batch with that error, and goes on.
   void refuse_waiting();
   // An error that ends the connection.
@@ -367,6 +374,9 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   std::size_t answer_here(std::size_t count, std::string_view tag);
   void refuse_failed();
   void answer_refused(std::string_view bytes, std::size_t streams);
+  bool refuse_limited(std::string_view bytes, const Scan& scan, conf::Instant now);
+  void refuse_by(const pool::DigestGate::Answer& answer);
+  void refuse_batch(std::string_view bytes, const Scan& scan);
   bool refuse_pin(std::string_view bytes, const Scan& scan, bool stay);
   void await_replay(std::string_view queries);
   void look_at_reading();

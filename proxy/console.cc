@@ -65,6 +65,10 @@ const Console::Command Console::kCommands[] = {
     {"SHOW TOTALS", "SHOW STATS over all databases", false, &Console::show_totals, 0, 0, columns::kTotals},
     {"SHOW STATEMENTS", "by node, class and tenant, with percentiles in microseconds", false,
      &Console::show_statements, 0, 0, columns::kStatements},
+    {"SHOW DIGESTS", "[COUNT]: the statements that take most of the servers' time; times in microseconds", false,
+     &Console::show_digests, 0, 1, columns::kDigests},
+    {"SHOW BLOCKS", "what is ordered of digests and tenants, and how often it refused", false,
+     &Console::show_blocks, 0, 0, columns::kBlocks},
     {"SHOW ROUTES", "why statements went where they went", false, &Console::show_reasons, 0, 0, columns::kReasons},
     {"SHOW PINS", "what has tied clients to their servers", false, &Console::show_reasons, 0, 0,
      columns::kReasons},
@@ -102,6 +106,14 @@ const Console::Command Console::kCommands[] = {
     {"DRAIN", "NODE [FORCE]: no new statements for this node; answers when its last server is closed", true,
      &Console::drain, 1, 2},
     {"UNDRAIN", "NODE: end DRAIN", true, &Console::undrain, 1, 1},
+    {"BLOCK DIGEST", "DIGEST [DATABASE name] [FOR 15m]: refuse these statements", true, &Console::block_digest, 1, 5},
+    {"UNBLOCK DIGEST", "DIGEST [DATABASE name]: end BLOCK DIGEST or LIMIT DIGEST", true, &Console::unblock_digest,
+     1, 3},
+    {"LIMIT DIGEST", "DIGEST RATE n | CONCURRENCY n [DATABASE name] [FOR 15m]: refuse more of these statements",
+     true, &Console::limit_digest, 3, 7},
+    {"LIMIT TENANT", "TENANT [RATE n] [BURST n] [CONCURRENCY n] [FOR 15m]: instead of what is configured", true,
+     &Console::limit_tenant, 3, 9},
+    {"UNLIMIT TENANT", "TENANT: end LIMIT TENANT", true, &Console::unlimit_tenant, 1, 1},
     {"RELOAD", "read the configuration file again", true, &Console::reload},
     {"SHUTDOWN", "finish transactions, then exit; a second time: exit now", true, &Console::shutdown},
 };
@@ -253,6 +265,7 @@ void Console::rows(ConsoleRows&& message) {
   for (const auto& row : message.rows)
     wire::append_data_row(pending.heard.rows, row, pending.columns, pending.asked.formats);
   std::ranges::move(message.identities, std::back_inserter(pending.heard.identities));
+  std::ranges::move(message.digests, std::back_inserter(pending.heard.digests));
   if (!message.last) {
     pending.silent_since[message.worker] = control_.loop().now();
     return;

@@ -51,6 +51,7 @@ class Console {
     std::string rows;  // DataRows, in the formats of the command
     std::vector<IdentityUse> identities;
     std::vector<WorkerUse> workers;
+    std::vector<metrics::DigestStats::Use> digests;
   };
   using Finish = std::function<void(const ConsoleCommand&, Heard&&, std::string out)>;
   struct Pending {
@@ -80,6 +81,8 @@ class Console {
   void show_nodes(const ConsoleCommand& asked);
   void show_tenants(const ConsoleCommand& asked);
   void show_statements(const ConsoleCommand& asked);
+  void show_digests(const ConsoleCommand& asked);
+  void show_blocks(const ConsoleCommand& asked);
   void show_reasons(const ConsoleCommand& asked);
   void show_stats(const ConsoleCommand& asked);
   void show_stats_totals(const ConsoleCommand& asked);
@@ -113,6 +116,12 @@ class Console {
   void wait_close(const ConsoleCommand& asked);
   void drain(const ConsoleCommand& asked);
   void undrain(const ConsoleCommand& asked);
+  // Limits: console_digests.cc.
+  void block_digest(const ConsoleCommand& asked);
+  void unblock_digest(const ConsoleCommand& asked);
+  void limit_digest(const ConsoleCommand& asked);
+  void limit_tenant(const ConsoleCommand& asked);
+  void unlimit_tenant(const ConsoleCommand& asked);
   void order(OrderBook::Kind kind, const ConsoleCommand& asked, bool force = false);
   OrderBook::Done tell(const ConsoleCommand& asked);
   void set(const ConsoleCommand& asked);

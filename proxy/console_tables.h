@@ -112,6 +112,13 @@ inline constexpr Column kStatements[] = {
     {"node", text},         {"role", text},   {"class", text},  {"tenant", text},
     {"served", int8},       {"failed", int8}, {"p50_us", int8}, {"p99_us", int8},
     {"server_p50_us", int8}, {"server_p99_us", int8}, {"queue_p99_us", int8}};
+inline constexpr Column kDigests[] = {
+    {"digest", text},  {"database", text}, {"statement", text}, {"calls", int8}, {"errors", int8},
+    {"rows", int8},    {"shared", int8},   {"time_us", int8},   {"p50_us", int8}, {"p99_us", int8},
+    {"tenants", text}};
+inline constexpr Column kBlocks[] = {
+    {"what", text},        {"name", text},    {"database", text}, {"limit", text}, {"origin", text},
+    {"expires_in_s", int8}, {"running", int8}, {"refused", int8}};
 inline constexpr Column kReasons[] = {{"what", text}, {"reason", text}, {"count", int8}};
 
 }  // namespace proxy::columns

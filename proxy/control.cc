@@ -270,7 +270,9 @@ conf::Status Control::listen(std::vector<ListenSocket> given, const Inheritance*
               [this](std::shared_ptr<const routing::Catalog> catalog) {
                 tell_workers([&catalog] { return CatalogChanged{catalog}; });
               },
-          .fleet = [this](pool::FleetShare share) { take_share(share); }});
+          .fleet = [this](pool::FleetShare share) { take_share(share); },
+          .crash_heard =
+              [this](routing::NodeId node) { orders_.crash_heard(static_cast<std::uint16_t>(node)); }});
   for (const ListenSocket& one : *sockets) {
     listeners_.push_back({one, nullptr});
     if (one.from == ListenSocket::From::takeover)
@@ -536,6 +538,8 @@ void Control::receive(ControlMessage&& message) {
             orders_.give_up(m.client, m.gone ? "its console is gone" : "canceled by its console");
           },
           [this](OrdersObeyed& m) { orders_.obeyed(m.ticket, m.closing); },
+          [this](ServerLost& m) { orders_.server_lost(std::move(m.lost)); },
+          [this](CrashHeard& m) { orders_.crash_heard(static_cast<std::uint16_t>(m.node)); },
           [this](CancelElsewhere& m) { cancel_elsewhere(std::move(m)); },
           [this](CancelDelivered& m) { cancel_delivered(m.requester); },
           [this](WorkerDrained&) {

@@ -9,8 +9,10 @@
 
 #include "conf/result.h"
 #include "conf/settings.h"
+#include "metrics/digest_stats.h"
 #include "pool/address_counts.h"
 #include "pool/budget.h"
+#include "pool/digest_gate.h"
 #include "proxy/net/socket.h"
 #include "proxy/wire/backend.h"
 #include "proxy/orders.h"
@@ -37,7 +39,7 @@ inline constexpr std::uint16_t kElsewhere = 0xffff;
 using Rows = std::vector<std::vector<std::optional<std::string>>>;
 
 // What a console command asks of every worker: rows of SHOW CLIENTS and its kin, or how much is in use.
-enum class ConsoleQuestion : std::uint8_t { clients, servers, sockets, active_sockets, use };
+enum class ConsoleQuestion : std::uint8_t { clients, servers, sockets, active_sockets, use, digests };
 
 // What a worker has of one pool, and of one (database, user) with its pools.
 struct PoolUse {
@@ -157,6 +159,14 @@ struct NodeSuspected {
 struct SampleWanted {
   std::string cluster;
 };
+// A connection to a server was lost without a word while it was at work.
+struct ServerLost {
+  pool::CrashRecord::Lost lost;
+};
+// A server has told of a crash (57P02).
+struct CrashHeard {
+  routing::NodeId node;
+};
 struct SchemaChanged {
   std::string cluster;
 };
@@ -186,6 +196,7 @@ struct ConsoleRows {
   bool last = false;
   Rows rows;
   std::vector<IdentityUse> identities;
+  std::vector<metrics::DigestStats::Use> digests;
   WorkerUse use;  // with the last piece
 };
 // The client of a console cancels its command (`gone`: because it is no more).
@@ -208,7 +219,7 @@ struct WorkerDrained {
   std::size_t worker = 0;
 };
 
-using ControlMessage = std::variant<NodeSuspected, SampleWanted, SchemaChanged, SecretWanted,
+using ControlMessage = std::variant<NodeSuspected, SampleWanted, ServerLost, CrashHeard, SchemaChanged, SecretWanted,
                                     SecretDoubted, ConsoleCommand, ConsoleRows,
                                     ConsoleCanceled, OrdersObeyed, CancelElsewhere, CancelDelivered,
                                     WorkerDrained>;

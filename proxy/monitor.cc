@@ -92,6 +92,9 @@ void Monitor::reload(std::shared_ptr<const conf::Settings> settings) {
                                  .accepted = [this, name] {
                                    secrets_.reconnect(name);
                                    catalog_.refresh_soon(name);
+                                 },
+                                 .crash_heard = [this](routing::NodeId node) {
+                                   if (events_.crash_heard) events_.crash_heard(node);
                                  }});
     watched->configure(*settings_, members);
   }

@@ -26,6 +26,8 @@ struct MonitorEvents {
   std::function<void(std::shared_ptr<const routing::Topology>)> topology;
   std::function<void(std::shared_ptr<const routing::Catalog>)> catalog;
   std::function<void(pool::FleetShare)> fleet{};
+  // The node has said that one of its backends has crashed (57P02).
+  std::function<void(routing::NodeId)> crash_heard{};
 };
 
 // The eyes of the control thread. Probes every node of every cluster, finds out who is primary, how

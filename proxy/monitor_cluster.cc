@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "proxy/log.h"
+#include "proxy/wire/sqlstate.h"
 
 namespace proxy {
 
@@ -186,6 +187,7 @@ void ClusterMonitor::on_quick(Node& node, const QuickAnswer& answer) {
 
 void ClusterMonitor::on_failed(Node& node, FailureKind kind, const PgError& error) {
   node.error = error.message;
+  if (error.sqlstate == wire::sqlstate::kCrashShutdown && events_.crash_heard) events_.crash_heard(node.id);
   node.tracker.failed(loop_.now(), kind);
   forget_position(node);
   // Once more at once, where one failure says little.

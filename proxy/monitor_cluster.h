@@ -65,6 +65,7 @@ class ClusterMonitor {
   struct Events {
     std::function<void()> changed;   // state() differs from what it was
     std::function<void()> accepted;  // another primary was accepted
+    std::function<void(routing::NodeId)> crash_heard;  // a node has told of a crash (57P02)
   };
 
   ClusterMonitor(net::Loop& loop, MonitorResolver& resolver, std::string name, Events events);

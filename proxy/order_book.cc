@@ -4,9 +4,11 @@
 #include <cstdio>
 #include <utility>
 
+#include "conf/row.h"
 #include "proxy/control.h"
 #include "proxy/log.h"
 #include "proxy/wire/sqlstate.h"
+#include "routing/facts.h"
 
 namespace proxy {
 
@@ -16,6 +18,9 @@ namespace {
 
 // While an order waits for servers to be released, they are counted this often.
 constexpr conf::Millis kLook = 10ms;
+
+// Of digests, and of tenants: a process that takes over is told all in one packet.
+constexpr std::size_t kMostLimits = 200;
 
 using Outcome = OrderBook::Outcome;
 
@@ -40,6 +45,10 @@ std::string_view word(OrderBook::Kind kind) {
     case drain: return "DRAIN";
     case undrain: return "UNDRAIN";
     case kill_client: return "KILL CLIENT";
+    case limit_digest: return "LIMIT DIGEST";
+    case unlimit_digest: return "UNBLOCK DIGEST";
+    case limit_tenant: return "LIMIT TENANT";
+    case unlimit_tenant: return "UNLIMIT TENANT";
   }
   return "";
 }
@@ -59,18 +68,126 @@ std::optional<ClientId> parse_client_id(const std::string& text) {
 }  // namespace
 
 OrderBook::OrderBook(Control& control)
-    : control_(control), look_again_(control.loop(), [this] { look(); }) {}
+    : control_(control),
+      look_again_(control.loop(), [this] { look(); }),
+      expire_(control.loop(), [this] { expire(); }) {}
 
 void OrderBook::adopt(Orders orders) { change(std::move(orders), OrderAction::none, "", 0); }
 
 void OrderBook::change(Orders orders, OrderAction action, const std::string& database,
                        std::uint64_t ticket) {
   const bool other_nodes = orders.drained != orders_->drained;
+  if (orders.digests != orders_->digests) orders.find_gate();
+  if (orders.tenants != orders_->tenants) control_.shared().tenants.overrule(orders.tenants);
   orders_ = std::make_shared<const Orders>(std::move(orders));
   // The workers hear of drained nodes through the topology, which must come before they obey.
   if (other_nodes) control_.monitor().drain(orders_->drained);
   tell_workers(action, database, ticket);
+  conf::Instant next = conf::Instant::max();
+  for (const auto& [key, limit] : orders_->digests) next = std::min(next, limit->expires);
+  for (const auto& [name, order] : orders_->tenants) next = std::min(next, order.expires);
+  const conf::Instant now = control_.loop().now();
+  if (next == conf::Instant::max()) {
+    expire_.stop();
+  } else {
+    expire_.once(std::max(conf::Millis(1), std::chrono::ceil<conf::Millis>(next - now)));
+  }
 }
+
+// --- limits ----------------------------------------------------------------------------------------
+
+void OrderBook::spread(Orders orders, Kind kind, const std::string& name, const ClientId& asker, Done done) {
+  const std::uint64_t ticket = ++last_ticket_;
+  waiting_.push_back({.ticket = ticket, .kind = kind, .name = name, .asker = asker,
+                      .unheard = control_.shared().workers.size(), .done = std::move(done)});
+  change(std::move(orders), OrderAction::none, "", ticket);
+}
+
+void OrderBook::limit_digest(pool::DigestLimitRef limit, const ClientId& asker, Done done) {
+  Orders next = *orders_;
+  const pool::DigestKey key = limit->key;
+  if (!next.digests.contains(key) && next.digests.size() >= kMostLimits)
+    return done(refused("there are " + std::to_string(kMostLimits) + " limits on digests already"));
+  next.digests[key] = std::move(limit);
+  spread(std::move(next), Kind::limit_digest, "", asker, std::move(done));
+}
+
+void OrderBook::unlimit_digest(const pool::DigestKey& key, const ClientId& asker, Done done) {
+  Orders next = *orders_;
+  const std::size_t ended = std::erase_if(next.digests, [&key](const auto& one) {
+    return one.first.digest == key.digest && (key.database.empty() || one.first.database == key.database);
+  });
+  if (ended == 0) return done(refused("nothing is ordered of digest " + routing::print_digest(key.digest)));
+  spread(std::move(next), Kind::unlimit_digest, "", asker, std::move(done));
+}
+
+void OrderBook::limit_tenant(const std::string& name, pool::TenantOrder order, const ClientId& asker, Done done) {
+  Orders next = *orders_;
+  if (!next.tenants.contains(name) && next.tenants.size() >= kMostLimits)
+    return done(refused("there are " + std::to_string(kMostLimits) + " limits on tenants already"));
+  pool::TenantOrder& now = next.tenants[name];
+  if (order.rate) now.burst = std::nullopt;
+  if (order.rate) now.rate = order.rate;
+  if (order.burst) now.burst = order.burst;
+  if (order.concurrency) now.concurrency = order.concurrency;
+  now.expires = order.expires;
+  spread(std::move(next), Kind::limit_tenant, "", asker, std::move(done));
+}
+
+void OrderBook::unlimit_tenant(const std::string& name, const ClientId& asker, Done done) {
+  Orders next = *orders_;
+  if (next.tenants.erase(name) == 0) return done(refused("nothing is ordered of tenant \"" + name + "\""));
+  spread(std::move(next), Kind::unlimit_tenant, "", asker, std::move(done));
+}
+
+void OrderBook::expire() {
+  const conf::Instant now = control_.loop().now();
+  Orders next = *orders_;
+  std::erase_if(next.digests, [now](const auto& one) {
+    if (now < one.second->expires) return false;
+    log_info("the limit on digest " + routing::print_digest(one.first.digest) + " (" + one.second->origin +
+             ") has expired refused=" + std::to_string(one.second->refused.load(std::memory_order_relaxed)));
+    return true;
+  });
+  std::erase_if(next.tenants, [now](const auto& one) {
+    if (now < one.second.expires) return false;
+    log_info("the limit on tenant " + conf::quote(one.first) + " has expired");
+    return true;
+  });
+  change(std::move(next), OrderAction::none, "", 0);
+}
+
+void OrderBook::server_lost(pool::CrashRecord::Lost lost) {
+  if (control_.settings().digest_auto_block.count() > 0)
+    block_crashing(crashes_.lost(std::move(lost), control_.loop().now()));
+}
+
+void OrderBook::crash_heard(std::uint16_t node) {
+  if (control_.settings().digest_auto_block.count() > 0)
+    block_crashing(crashes_.crashed(node, control_.loop().now()));
+}
+
+void OrderBook::block_crashing(const std::vector<pool::DigestKey>& guilty) {
+  if (guilty.empty()) return;
+  Orders next = *orders_;
+  const conf::Millis time = control_.settings().digest_auto_block;
+  for (const pool::DigestKey& key : guilty) {
+    // What an operator has ordered of it stays, unless it lets it through.
+    const auto known = next.digests.find(key);
+    if (known != next.digests.end() && known->second->kind == pool::DigestLimitKind::block) continue;
+    auto limit = std::make_shared<pool::DigestLimit>();
+    limit->key = key;
+    limit->expires = control_.loop().now() + time;
+    limit->origin = "auto_block";
+    log_error("digest " + routing::print_digest(key.digest) + " of database " + conf::quote(key.database) +
+              " was at work at two crashes of a server within a minute: it is blocked for " + conf::print(time) +
+              " (UNBLOCK DIGEST ends that)");
+    next.digests[key] = std::move(limit);
+  }
+  change(std::move(next), OrderAction::none, "", 0);
+}
+
+// --- the others ------------------------------------------------------------------------------------
 
 void OrderBook::tell_workers(OrderAction action, const std::string& database, std::uint64_t ticket) {
   for (Worker* worker : control_.shared().workers)

@@ -11,6 +11,7 @@
 #include "proxy/wire/frontend.h"
 #include "proxy/wire/sqlstate.h"
 #include "proxy/worker.h"
+#include "routing/lexer.h"
 
 namespace proxy {
 namespace {
@@ -68,10 +69,20 @@ void note_changes(const Client& client, Scan* scan, const FactsRef& facts) {
   scan->deallocates |= facts->deallocates_all;
 }
 
-// The statement will run.
-void note(const Client& client, Scan* scan, const FactsRef& facts) {
+// The statement will run. `sql()` is its text.
+template <class Text>
+void note(Worker& worker, const Client& client, Scan* scan, const FactsRef& facts, Text sql) {
   scan->facts.add(*facts);
   scan->facts.executes = true;
+  const auto text = [&]() -> std::string {
+    if (facts->digest == 0) return {};  // nobody has read it
+    return routing::shown_text(sql(), client.standard_strings, metrics::DigestStats::kMaxText);
+  };
+  scan->digests.add(
+      worker.digests().find(facts->digest, *client.identity->traffic, facts->counted_at, text),
+      facts->kind == routing::StatementClass::transaction || facts->kind == routing::StatementClass::session);
+  if (worker.gate() != nullptr) [[unlikely]]
+    worker.gated().push_back(facts->digest);
   if (!facts->plain) note_changes(client, scan, facts);
 }
 
@@ -273,6 +284,8 @@ void scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may
   std::vector<BatchMessage>& messages = worker.batch_messages();
   parsed.clear();
   messages.clear();
+  if (worker.gate() != nullptr) [[unlikely]]
+    worker.gated().clear();
   std::size_t at = 0;
   std::optional<BatchMessage> unremembered;
 
@@ -352,7 +365,8 @@ void scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may
     switch (frame.type) {
       case fe::kQuery:
         if (message.text_complete && !too_large) {
-          note(client, scan, classify(worker, client, message.text));
+          note(worker, client, scan, classify(worker, client, message.text),
+               [&message] { return message.text; });
         } else {
           unread();
         }
@@ -377,7 +391,7 @@ void scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may
         }
         const FactsRef& facts = classify(worker, client, message.text);
         note_parsed(scan, *facts);
-        parsed.push_back({message.name, facts});
+        parsed.push_back({message.name, message.text, facts});
         break;
       }
       case fe::kBind: {
@@ -386,11 +400,12 @@ void scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may
           return one.name == message.name;
         });
         if (here != parsed.rend()) {
-          note(client, scan, here->facts);
+          note(worker, client, scan, here->facts, [&here] { return here->text; });
         } else if (!message.name.empty()) {
           ClientStatement* const statement = client.find_statement(message.name);
           if (statement != nullptr && statement->statement) {
-            note(client, scan, current_facts(worker, client, *statement));
+            note(worker, client, scan, current_facts(worker, client, *statement),
+                 [statement] { return statement->statement->text(); });
           } else if (statement != nullptr) {  // prepared by SQL
             scan->facts.executes = true;
             scan->facts.kind = std::max(scan->facts.kind, routing::StatementClass::write);
@@ -399,7 +414,8 @@ void scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may
         } else if (client.unnamed_version == 0) {
           // Postgres will say that there is none.
         } else if (client.prepared->unnamed_facts) {
-          note(client, scan, client.prepared->unnamed_facts);
+          note(worker, client, scan, client.prepared->unnamed_facts,
+               [&client] { return std::string_view(client.prepared->unnamed.c_str()); });
         } else {
           scan->facts.too_large = scan->facts.unread_text = scan->facts.executes = true;
           scan->facts.kind = routing::StatementClass::write;
@@ -590,7 +606,9 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
                                 .deallocates = client.batch_deallocates,
                                 .executes = client.batch.executes,
                                 .unread = client.batch.unread_text,
-                                .changes = std::move(client.batch_changes)});
+                                .changes = std::move(client.batch_changes),
+                                .digests = client.batch_digests,
+                                .extras = std::move(client.batch_extras)});
   } else {
     InFlight& open = server.in_flight.back();
     open.kind = std::max(open.kind, client.batch.kind);
@@ -601,6 +619,10 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
     open.deallocates |= client.batch_deallocates;
     open.executes |= client.batch.executes;
     open.unread |= client.batch.unread_text;
+    open.digests.add(client.batch_digests);
+    if (client.batch_extras && open.extras) open.extras->hold.join(std::move(client.batch_extras->hold));
+    if (client.batch_extras && !open.extras) open.extras = std::move(client.batch_extras);
+    client.batch_extras = nullptr;
     if (client.batch_changes && open.changes) {
       for (FactsRef& one : *client.batch_changes) open.changes->push_back(std::move(one));
       client.batch_changes = nullptr;
@@ -933,7 +955,7 @@ void fail_batch(Worker& worker, Client& client, std::string_view bytes, std::str
   if (!pipeline.skipping()) {
     if (server.in_flight.size() == pipeline.ready_owed())
       server.in_flight.push_back(
-          {.arrived = client.arrived, .sent = worker.now(), .kind = client.batch.kind, .changes = {}});
+          {.arrived = client.arrived, .sent = worker.now(), .kind = client.batch.kind, .changes = {}, .digests = {}, .extras = {}});
     client.preparing().doomed.push_back({std::move(error), {}});
     append_doomed_parse(instead);
     pipeline.sent({Request::parse, For::doomed});

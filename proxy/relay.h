@@ -38,6 +38,7 @@ struct Scan {
   // need_more: so many bytes are whole messages that do not end the batch. grown_batch() goes on there.
   std::size_t whole = 0;
   routing::BatchFacts facts;
+  metrics::DigestRuns digests;  // of the statements that run
   Changes changes;
   bool unpins = false;
   bool deallocates = false;

@@ -358,9 +358,11 @@ std::size_t Server::relay(std::string_view bytes) {
     if (!frame.complete && small && frame.type != be::kDataRow && frame.type != be::kCopyData) break;
 
     const std::size_t here = std::min(frame.size, bytes.size() - at);
+    const bool completes = frame.type == be::kCommandComplete;
     // How a transaction ended matters to settings made in it.
-    const bool matters = frame.type == be::kCommandComplete && session.on_trial();
+    const bool matters = completes && session.on_trial();
     if (!matters && pipeline.passes(frame.type)) {
+      if (completes) count_rows(frame.body);
       at += here;
       if (!frame.complete) {
         pass_left_ = frame.size - here;
@@ -388,6 +390,7 @@ std::size_t Server::relay(std::string_view bytes) {
         reconcile();
         const wire::ErrorFields error = wire::peek_error(frame.body);
         if (error.severity == "FATAL" || error.severity == "PANIC") {
+          had_last_words = true;
           fatal = "the server ended the connection: " + std::string(error.message);
           healing.note_last_words(error.sqlstate);
           swallow = true;
@@ -416,6 +419,13 @@ std::size_t Server::relay(std::string_view bytes) {
         parameter_changed(told->name, told->value);
         break;
       }
+      case be::kNoticeResponse:
+        // "terminating connection because of crash of another server process"
+        if (wire::peek_error(frame.body).sqlstate == wire::sqlstate::kCrashShutdown) {
+          had_last_words = true;
+          worker_->crash_heard(*this);
+        }
+        break;
       case be::kNotificationResponse:
         // Of a channel that it listens to, whatever we are asking just now.
         if (client != nullptr && routing::any(client->pins & routing::Pin::listen)) swallow = false;
@@ -427,6 +437,7 @@ std::size_t Server::relay(std::string_view bytes) {
         break;
       case be::kCommandComplete:
         if (swallow && routing::any(asked_)) on_proof(frame.body);
+        if (!swallow) count_rows(frame.body);
         // A DEALLOCATE in a sequence, which is not undone by what fails behind it.
         if (client != nullptr && verdict.answered.tag == kDeallocates && !client->prepared->deallocated.empty())
           client->prepared->deallocated.pop_front();

@@ -8,9 +8,11 @@
 #include <utility>
 #include <vector>
 
+#include "metrics/digest_stats.h"
 #include "pool/pool.h"
 #include "pool/prepared.h"
 #include "pool/session_settings.h"
+#include "proxy/batch_extras.h"
 #include "proxy/fifo.h"
 #include "proxy/healing.h"
 #include "proxy/messages.h"
@@ -71,6 +73,9 @@ struct InFlight {
   bool unread = false;      // its text was too large to be looked at
   bool gives_away = false;  // a statement was lent for it that its DEALLOCATE must take away
   Changes changes;          // the statements that change the session, in order
+  metrics::DigestRuns digests;  // of the statements that run
+  std::uint64_t rows = 0;       // that Postgres says it has returned or changed
+  std::unique_ptr<BatchExtras> extras;
 };
 
 // One connection from us to Postgres, from connect to goodbye. The pool's record is its base; the
@@ -118,6 +123,7 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   pool::SessionSettings session;    // RESET goes back to nothing: the server's own defaults
   pool::ServerStatements statements;
   std::unordered_set<std::uint32_t> parsing;  // those of them whose Parse has not been answered
+  bool had_last_words = false;        // it has said that it is about to end the connection
   bool unread_text = false;           // ran a text that nobody has read: reset before anybody else gets it
   std::uint64_t unnamed_version = 0;  // whose unnamed statement it has (Client::unnamed_version)
   std::vector<std::pair<std::string, std::string>> parameters;  // as ParameterStatus told
@@ -256,6 +262,10 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
                 const wire::Frame& frame, std::string_view* instead);
   bool on_ready(char new_status, const wire::Pipeline::Entry& answered, std::string_view* instead);
   bool restore_startup_values();
+  // Of a client's statement that has ended.
+  void count_rows(std::string_view tag) {
+    if (!in_flight.empty()) in_flight.front().rows += wire::affected_rows(tag);
+  }
   void withhold(std::string_view name);
   void tell_restored(std::string_view* instead);
   void on_proof(std::string_view tag);

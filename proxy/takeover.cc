@@ -9,6 +9,7 @@
 
 #include "proxy/log.h"
 #include "proxy/net/pass.h"
+#include "routing/facts.h"
 
 namespace proxy {
 
@@ -58,6 +59,23 @@ std::vector<std::string> as_fields(const Orders& orders) {
     add(force ? "drain_force" : "drain", address.host);
     add("port", std::to_string(address.port));
   }
+  // All processes of a machine have the same steady clock.
+  const auto add_moment = [&add](conf::Instant at) { add("until", std::to_string(at.time_since_epoch().count())); };
+  for (const auto& [key, limit] : orders.digests) {
+    add("digest", routing::print_digest(key.digest));
+    add("digest_database", key.database);
+    add("digest_origin", limit->origin);
+    add("digest_most", std::to_string(limit->most));
+    add("digest_limit", std::string(name(limit->kind)));
+    add_moment(limit->expires);
+  }
+  for (const auto& [name, order] : orders.tenants) {
+    add("tenant", name);
+    if (order.rate) add("tenant_rate", std::to_string(*order.rate));
+    if (order.burst) add("tenant_burst", std::to_string(*order.burst));
+    if (order.concurrency) add("tenant_concurrency", std::to_string(*order.concurrency));
+    add_moment(order.expires);
+  }
   return fields;
 }
 
@@ -65,6 +83,8 @@ Orders as_orders(const std::vector<std::string>& fields) {
   Orders orders;
   conf::NodeAddress address;
   bool force = false;
+  std::shared_ptr<pool::DigestLimit> limit;
+  pool::TenantOrder* tenant = nullptr;
   for (std::size_t i = 0; i + 1 < fields.size(); i += 2) {
     const std::string &kind = fields[i], &name = fields[i + 1];
     if (kind == "pause_all") orders.all_paused = true;
@@ -77,6 +97,27 @@ Orders as_orders(const std::vector<std::string>& fields) {
     if (kind == "port") {
       address.port = static_cast<std::uint16_t>(std::atoi(name.c_str()));
       orders.drained[address] = force;
+    }
+    if (kind == "digest") {
+      limit = std::make_shared<pool::DigestLimit>();
+      limit->key.digest = routing::parse_digest(name).value_or(0);
+      tenant = nullptr;
+    }
+    if (kind == "tenant") tenant = &orders.tenants[name];
+    if (limit && kind == "digest_database") limit->key.database = name;
+    if (limit && kind == "digest_origin") limit->origin = name;
+    if (limit && kind == "digest_most") limit->most = std::atoll(name.c_str());
+    if (limit && kind == "digest_limit")
+      for (const auto one : {pool::DigestLimitKind::block, pool::DigestLimitKind::rate, pool::DigestLimitKind::concurrency})
+        if (pool::name(one) == name) limit->kind = one;
+    if (tenant != nullptr && kind == "tenant_rate") tenant->rate = std::atoll(name.c_str());
+    if (tenant != nullptr && kind == "tenant_burst") tenant->burst = std::atoll(name.c_str());
+    if (tenant != nullptr && kind == "tenant_concurrency") tenant->concurrency = std::atoll(name.c_str());
+    if (kind == "until") {
+      const conf::Instant until{conf::Instant::duration(std::atoll(name.c_str()))};
+      if (tenant != nullptr) tenant->expires = until;
+      else if (limit) limit->expires = until;
+      if (tenant == nullptr && limit) orders.digests[limit->key] = limit;
     }
   }
   return orders;

@@ -46,6 +46,7 @@ Worker::Worker(std::size_t number, Shared& shared, std::shared_ptr<const conf::S
       mailbox_(loop_, [this](WorkerMessage&& message) { receive(std::move(message)); }),
       tick_(loop_, [this] { tick(); }),
       classifier_(classifier_limits(*settings_)),
+      digests_(static_cast<std::size_t>(settings_->digest_entries)),
       random_(random_u32()),
       read_buffer_(std::make_unique<char[]>(kReadBuffer)),
       started_mode_(settings_->pool_mode) {
@@ -381,6 +382,7 @@ void Worker::settings_changed(SettingsChanged&& message) {
   client_tls_ = std::move(message.client_tls);
   server_tls_ = std::move(message.server_tls);
   classifier_.set_limits(classifier_limits(*settings_));
+  digests_.resize(static_cast<std::size_t>(settings_->digest_entries));
   for (const auto& [key, identity] : identities_) configure(*identity);
   meet_configured_users();
 }

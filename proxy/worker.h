@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "conf/settings.h"
+#include "metrics/digest_stats.h"
 #include "metrics/worker_metrics.h"
 #include "pool/backoff.h"
 #include "pool/list.h"
@@ -35,7 +36,7 @@ class Canceller;
 
 // A statement that was parsed in the batch that is being scanned.
 struct ParsedHere {
-  std::string_view name;
+  std::string_view name, text;
   std::shared_ptr<const routing::Facts> facts;
 };
 
@@ -96,6 +97,7 @@ class Worker {
   Shared& shared() { return shared_; }
   metrics::WorkerMetrics& count() { return *metrics_; }
   routing::Classifier& classifier() { return classifier_; }
+  metrics::DigestStats& digests() { return digests_; }
   pool::SettingsInterner& interner() { return interner_; }
   std::minstd_rand& random() { return random_; }
   const std::shared_ptr<const net::TlsContext>& client_tls() const { return client_tls_; }
@@ -182,6 +184,12 @@ class Worker {
   }
   ServerEnd why_stale(Server& server) const;
   const Orders& orders() const { return *orders_; }
+  // Limits on kinds of statements; null: there are none.
+  const pool::DigestGate* gate() const { return gate_; }
+  // While there are: the digests of the statements that run of the batch that was scanned last.
+  std::vector<std::uint64_t>& gated() { return gated_; }
+  // The node of this server has said that one of its backends has crashed.
+  void crash_heard(const Server& server);
   void client_opened(Client& client, const std::string& peer);
   std::uint32_t new_cancel_secret();
   // A server has finished for its client (unlinked already) and is clean.
@@ -255,6 +263,7 @@ class Worker {
   void settings_changed(SettingsChanged&& message);
   void orders_changed(OrdersChanged&& message);
   void kill_clients(const std::string& database);
+  void tell_lost(const Server& server);
   void kill_client(Client& client);
   void begin_drain(bool handed_over);
   bool may_stay(const Client& client);
@@ -264,6 +273,7 @@ class Worker {
   bool tell_clients(ConsoleAsk& question, Rows* rows);
   bool tell_servers(ConsoleAsk& question, Rows* rows);
   bool tell_use(ConsoleAsk& question, ConsoleRows* rows);
+  bool tell_digests(ConsoleAsk& question, ConsoleRows* rows);
   void turn_end();
   void tick();
   void check_deadlines();
@@ -314,6 +324,7 @@ class Worker {
   net::Mailbox<WorkerMessage> mailbox_;
   net::Timer tick_;
   routing::Classifier classifier_;
+  metrics::DigestStats digests_;
   pool::SettingsInterner interner_;
   std::minstd_rand random_;
   std::unique_ptr<char[]> read_buffer_;
@@ -356,6 +367,8 @@ class Worker {
   std::vector<std::pair<const Server*, conf::Error>> failed_starts_;
   std::vector<ParsedHere> parsed_here_;
   std::vector<BatchMessage> batch_messages_;
+  const pool::DigestGate* gate_ = nullptr;  // of orders_
+  std::vector<std::uint64_t> gated_;
   bool sweep_due_ = false;      // at the end of the turn identities that nobody uses are forgotten
   bool nodes_failing_ = false;  // some backoff is not at rest
   bool busy_tick_ = false;
@@ -363,6 +376,8 @@ class Worker {
   pool::RetryBudget retry_budget_;
   conf::Instant last_retry_said_{};
   std::uint64_t retries_unsaid_ = 0;
+  conf::Instant last_crash_heard_{};
+  routing::NodeId last_crash_node_{};
   conf::Instant last_slow_check_{}, last_idle_check_{};
   const conf::PoolMode started_mode_;  // pool.mode takes a restart
   // How long before a hand-over "just now" is.

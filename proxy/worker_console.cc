@@ -15,7 +15,7 @@ namespace {
 using Row = std::vector<std::optional<std::string>>;
 
 // Of a piece: a fraction of a millisecond.
-constexpr std::size_t kConnectionsPerTurn = 100, kIdentitiesPerTurn = 100;
+constexpr std::size_t kConnectionsPerTurn = 100, kIdentitiesPerTurn = 100, kDigestsPerTurn = 200;
 // A pool's oldest waiter is looked for among so many clients that wait for other things than its servers.
 constexpr std::size_t kWaitersLookedAt = 1000;
 
@@ -149,11 +149,11 @@ void Worker::answer_console(ConsoleAsk&& question) {
   if (question.from == 0) {
     if (question.question == ConsoleQuestion::use) {
       for (const auto& [key, identity] : identities_) question.identities.push_back(key);
-    } else if (question.question != ConsoleQuestion::clients) {
+    } else if (question.question != ConsoleQuestion::clients && question.question != ConsoleQuestion::digests) {
       for (const auto& [address, server] : servers_) question.servers.push_back(address);
     }
   }
-  ConsoleRows piece{.ticket = question.ticket, .worker = number_, .rows = {}, .identities = {}, .use = {}};
+  ConsoleRows piece{.ticket = question.ticket, .worker = number_, .rows = {}, .identities = {}, .digests = {}, .use = {}};
   switch (question.question) {
     case ConsoleQuestion::clients: piece.last = tell_clients(question, &piece.rows); break;
     case ConsoleQuestion::servers: piece.last = tell_servers(question, &piece.rows); break;
@@ -162,6 +162,7 @@ void Worker::answer_console(ConsoleAsk&& question) {
       piece.last = tell_clients(question, &piece.rows) && tell_servers(question, &piece.rows);
       break;
     case ConsoleQuestion::use: piece.last = tell_use(question, &piece); break;
+    case ConsoleQuestion::digests: piece.last = tell_digests(question, &piece); break;
   }
   const bool last = piece.last;
   shared_.tell_control(std::move(piece));
@@ -224,6 +225,13 @@ bool Worker::tell_servers(ConsoleAsk& question, Rows* rows) {
   }
   if (question.from == 0) question.from = 1;
   return question.servers.empty();
+}
+
+// The next digests; one that changes its place meanwhile may be missing or be told twice.
+bool Worker::tell_digests(ConsoleAsk& question, ConsoleRows* piece) {
+  const std::size_t end = std::min(digests_.size(), question.from + kDigestsPerTurn);
+  for (; question.from < end; ++question.from) piece->digests.push_back(digests_.use(question.from));
+  return question.from >= digests_.size();
 }
 
 bool Worker::tell_use(ConsoleAsk& question, ConsoleRows* piece) {

@@ -40,6 +40,19 @@ void Worker::orders_changed(OrdersChanged&& message) {
     }
   }
   for (const auto& [server, why] : ends) retire(*server, why);
+  if (gate_ != orders_->gate.get()) {
+    gate_ = orders_->gate.get();
+    // What waits has not begun.
+    std::vector<Client*> waiting;
+    if (gate_ != nullptr)
+      each_client(ClientState::waiting, [&waiting](Client& client) { waiting.push_back(&client); });
+    for (Client* client : waiting) {
+      if (client->state() != ClientState::waiting || !client->barred_while_waiting()) continue;
+      stop_waiting(*client);
+      if (std::exchange(client->admitted, false)) pool::leave(*client->tenant);
+      client->refuse_waiting();
+    }
+  }
   // Whoever waited for a database that is not paused any more goes on.
   retry_waiting();
   if (message.ticket != 0) shared_.tell_control(OrdersObeyed{message.ticket, closing});

@@ -22,6 +22,8 @@ void Worker::finished(Server& server, Client* client, InFlight& done, char old_s
   metrics::StatementSeries& statements = series(*client, server, done.kind);
   statements.record(done.sent - done.arrived, at - done.sent);
   (done.failed ? statements.failed : statements.served).add();
+  if (!done.digests.empty())
+    digests_.count(done.digests, {at - done.sent, done.rows, done.failed, client->tenant->number});
   ++client->statements;
   if (client->retry) [[unlikely]] retry_ended(*client, !done.failed);
   const auto server_us = std::chrono::duration_cast<conf::Micros>(at - done.sent).count();
@@ -199,6 +201,26 @@ void Worker::end_if_draining(Client& client) {
                "terminating connection: pgsluice is shutting down");
 }
 
+// What it was working on may be what has brought it down.
+void Worker::tell_lost(const Server& server) {
+  pool::CrashRecord::Lost lost{.node = static_cast<std::uint16_t>(server.node_id()),
+                               .connected_at = server.connected_at,
+                               .digests = {}};
+  for (const metrics::DigestRuns::One& run : server.in_flight[0].digests.all())
+    if (const std::uint64_t digest = run.calls == 0 ? 0 : digests_.digest_of(run.ref); digest != 0)
+      lost.digests.push_back({digest, digests_.database_of(run.ref)->name});
+  if (!lost.digests.empty()) shared_.tell_control(ServerLost{std::move(lost)});
+}
+
+// Every connection to that node hears it: one of them tells.
+void Worker::crash_heard(const Server& server) {
+  constexpr conf::Millis kOneCrash{100};
+  if (server.node_id() == last_crash_node_ && now() - last_crash_heard_ < kOneCrash) return;
+  last_crash_node_ = server.node_id();
+  last_crash_heard_ = now();
+  shared_.tell_control(CrashHeard{server.node_id()});
+}
+
 void Worker::retire(Server& server, ServerEnd why, std::string_view text) {
   if (server.state == pool::ServerState::closing) return;
   metrics_->server_closes.add(why);
@@ -240,6 +262,7 @@ void Worker::retire(Server& server, ServerEnd why, std::string_view text) {
   for (std::size_t i = 0; i + 1 < server.in_flight.size(); ++i)
     keep = keep && server.in_flight[i].step == routing::TransactionStep::none;
 
+  if (why == ServerEnd::lost && !server.had_last_words && !server.in_flight.empty()) tell_lost(server);
   if (why != ServerEnd::lost && why != ServerEnd::connect_failed) server.say_goodbye();
   its_pool.move_to(server, pool::ServerState::closing);
   for (const auto& canceller : cancellers_)

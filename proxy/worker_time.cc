@@ -19,6 +19,7 @@ void Worker::turn_end() {
   const auto& counters = classifier_.counters();
   metrics_->classifier_hits.add(counters.hits - metrics_->classifier_hits.read());
   metrics_->classifier_misses.add(counters.misses - metrics_->classifier_misses.read());
+  metrics_->digest_evictions.add(digests_.evictions() - metrics_->digest_evictions.read());
   // Those with plaintext that the loop cannot see are served again before it sleeps.
   if (!again_.empty()) {
     again_now_.swap(again_);

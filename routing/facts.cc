@@ -1,5 +1,7 @@
 #include "routing/facts.h"
 
+#include <charconv>
+
 namespace routing {
 
 std::string_view name(StatementClass c) {
@@ -59,6 +61,19 @@ std::string names(Pin p) {
     joined += row.name;
   }
   return joined.empty() ? "none" : joined;
+}
+
+std::string print_digest(std::uint64_t digest) {
+  std::string text(16, '0');
+  for (std::size_t i = text.size(); i > 0; digest >>= 4) text[--i] = "0123456789abcdef"[digest & 15U];
+  return text;
+}
+
+std::optional<std::uint64_t> parse_digest(std::string_view text) {
+  std::uint64_t digest = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), digest, 16);
+  if (text.size() != 16 || error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return digest;
 }
 
 }  // namespace routing

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -126,6 +127,8 @@ struct Facts {
   bool several = false;              // more than one statement in the string
   TransactionStep step = TransactionStep::none;  // the last one that is not none
   std::uint64_t digest = 0;
+  // Where who counts by digest has found it last. Facts belong to one worker.
+  mutable std::uint16_t counted_at = 0;
   std::vector<SettingChange> settings;
   // Every relation that the text names, sorted, each once; views and names of CTEs among them. Empty for a
   // text that the grammar has not seen.
@@ -141,5 +144,9 @@ struct Facts {
   }
   bool is_read() const { return kind == StatementClass::read || kind == StatementClass::empty; }
 };
+
+// A digest as operators see it and write it: 16 hexadecimal digits. None: that is not one.
+std::string print_digest(std::uint64_t digest);
+std::optional<std::uint64_t> parse_digest(std::string_view text);
 
 }  // namespace routing

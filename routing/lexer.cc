@@ -854,6 +854,65 @@ class TextSink {
   bool too_deep_ = false;
 };
 
+// ---- Text for operators -----------------------------------------------------------------------
+
+class ShownSink {
+ public:
+  struct Mark {
+    std::size_t size = 0;
+    bool tight = true;
+  };
+  static constexpr bool kFolds = true;
+
+  // Beyond `longest` nothing is kept but what a rollback may go back to.
+  explicit ShownSink(std::size_t longest) : longest_(longest) {}
+
+  void word(const char* p, std::size_t n) {
+    const std::size_t before = text_.size();
+    put(p, n);
+    for (std::size_t i = before; i < text_.size(); ++i) text_[i] = lower(text_[i]);
+  }
+  void quoted(const char* p, std::size_t n) { put(p, n); }
+  void op(const char* p, std::size_t n) { put(p, n); }
+  void parameter(const char* p, std::size_t n) { put(p, n); }
+  void punctuation(char c) {
+    const bool binds = c == ',' || c == ')' || c == ']' || c == ';' || c == '.' || c == '[';
+    if (binds) tight_ = true;
+    put(&c, 1);
+    tight_ = c == '(' || c == '[' || c == '.';
+  }
+  void literal(Literal, const char*, std::size_t, bool) { put("?", 1); }
+  void raw_literal(Literal, const char*, std::size_t, bool) { put("?", 1); }
+  Mark mark() const { return {text_.size(), tight_}; }
+  void rollback(const Mark& m) {
+    text_.resize(std::min(m.size, text_.size()));
+    tight_ = m.tight;
+  }
+
+  std::string finish() {
+    if (text_.size() <= longest_) return std::move(text_);
+    constexpr std::string_view kMore = "...";
+    std::size_t end = longest_ - std::min(longest_, kMore.size());
+    // Not in the middle of a character.
+    while (end > 0 && (static_cast<unsigned char>(text_[end]) & 0xc0U) == 0x80) --end;
+    text_.resize(end);
+    return std::move(text_.append(kMore));
+  }
+
+ private:
+  void put(const char* p, std::size_t n) {
+    if (text_.size() <= longest_) {
+      if (!text_.empty() && !tight_) text_ += ' ';
+      text_.append(p, std::min(n, longest_ + 1));
+    }
+    tight_ = false;
+  }
+
+  const std::size_t longest_;
+  std::string text_;
+  bool tight_ = true;  // what comes next stands without a blank
+};
+
 // ---- Words ------------------------------------------------------------------------------------
 
 class WordSink {
@@ -928,6 +987,15 @@ GrammarText alike_text(std::string_view sql, bool standard_strings) {
   TextSink<true> sink(sql.size() + sql.size() / 4);
   const bool sound = Pass<TextSink<true>>(sql, standard_strings, sink).run();
   return sink.finish(!sound);
+}
+
+std::string shown_text(std::string_view sql, bool standard_strings, std::size_t longest) {
+  ShownSink sink(longest);
+  if (!Pass<ShownSink>(sql, standard_strings, sink).run()) return {};
+  std::string text = sink.finish();
+  // Quoted names can hold anything.
+  std::ranges::replace_if(text, [](char c) { return static_cast<unsigned char>(c) < 0x20; }, ' ');
+  return text;
 }
 
 GrammarText literal_text(std::string_view sql, bool standard_strings) {

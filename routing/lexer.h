@@ -61,6 +61,11 @@ struct GrammarText {
 // construction. Literals are '' and 1.
 GrammarText alike_text(std::string_view sql, bool standard_strings);
 
+// What a statement reads like to operators: one line, literals and what follows a first constant in a list
+// as "?", at most `longest` bytes (the end is then "..."). Nothing of a literal is left, and nothing of a
+// text whose quotes or comments do not end.
+std::string shown_text(std::string_view sql, bool standard_strings, std::size_t longest);
+
 // The text itself, rewritten so that a grammar of Postgres 15 with standard_conforming_strings = on
 // reads it as the session's server does: backslash strings get their E, hexadecimal numbers
 // become decimal.

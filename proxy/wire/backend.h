@@ -36,6 +36,16 @@ struct Renaming {
 void append_renamed_error(std::string& out, std::string_view payload, const Renaming& renaming);
 void append_notice(std::string& out, const ErrorFields& fields);
 
+// The count at the end of a CommandComplete: "SELECT 5", "INSERT 0 1". 0: it has none.
+inline std::uint64_t affected_rows(std::string_view payload) {
+  if (payload.empty()) return 0;
+  std::size_t at = payload.size() - 1;  // of the NUL
+  std::uint64_t rows = 0;
+  for (std::uint64_t unit = 1; at > 0 && payload[at - 1] >= '0' && payload[at - 1] <= '9'; --at, unit *= 10)
+    rows += unit * static_cast<std::uint64_t>(payload[at - 1] - '0');
+  return rows;
+}
+
 struct ParameterStatus {
   std::string_view name;
   std::string_view value;

@@ -213,4 +213,33 @@ TEST_SUITE("routing/lexer") {
       seen.emplace_back(d, text);
     }
   }
+
+  TEST_CASE("what operators are shown has no literal in it, and an end") {
+    const auto shown = [](std::string_view sql, std::size_t longest = 500) {
+      return routing::shown_text(sql, true, longest);
+    };
+    CHECK(shown("SELECT  a.b, c[1] FROM \"T\" -- secret\n WHERE d = 'secret' AND e IN (1,2,3) AND f(g) = -5") ==
+          "select a.b, c[?] from \"T\" where d = ? and e in (?) and f (g) = ?");
+    CHECK(shown("insert into t values (1, 'secret'), (2, 'secret')") == "insert into t values (?)");
+    CHECK(shown("select E'\\'secret', $$secret$$, U&'secret', B'01', 1.5e3, current_setting('secret'), $1")
+              .find("secret") == std::string::npos);
+    CHECK(shown("alter role a password 'secret'") == "alter role a password ?");
+    CHECK(shown("select 'secret") == "");
+    CHECK(shown("select /* secret") == "");
+    CHECK(shown(";; ;") == "");
+    CHECK(shown("select abcdefghij, klmnop", 12) == "select ab...");
+    CHECK(shown("select \"\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\"", 14) == "select \"\xc3\xa4...");
+    CHECK(shown("select \"a\nb\"") == "select \"a b\"");
+    const std::string much = "select '" + std::string(100'000, 'x') + "', " + std::string(100'000, 'y');
+    CHECK(shown(much).size() <= 500);
+  }
+
+  TEST_CASE("a digest is read as it is printed") {
+    CHECK(routing::print_digest(0xabc) == "0000000000000abc");
+    CHECK(routing::parse_digest(routing::print_digest(0xfedcba9876543210)) == 0xfedcba9876543210);
+    CHECK_FALSE(routing::parse_digest("abc"));
+    CHECK_FALSE(routing::parse_digest("0000000000000abg"));
+    CHECK_FALSE(routing::parse_digest("0x00000000000abc"));
+    CHECK_FALSE(routing::parse_digest("-000000000000abc"));
+  }
 }
