@@ -8,6 +8,7 @@
 #include <initializer_list>
 #include <map>
 #include <optional>
+#include <span>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -429,6 +430,7 @@ class Loader {
                  std::vector<std::string>& field) {
     const auto* list = node.as_array();
     if (list == nullptr) return wrong(node, path, kind);
+    field.clear();
     for (const toml::node& one : *list) {
       const auto* text = one.as_string();
       if (text == nullptr || text->get().empty()) {
@@ -565,6 +567,7 @@ class Loader {
     check_tls();
     check_pool();
     check_routing();
+    check_routes();
     check_tenants();
   }
 
@@ -754,6 +757,51 @@ class Loader {
       problem(line_of_key({"routing.read_functions"}),
               "routing.read_functions has " + quote(cut(name)) +
                   "; it must not be in routing.write_functions too");
+    }
+  }
+
+  void check_words(const std::string& path, const std::vector<std::string>& list,
+                   std::span<const std::string_view> words) {
+    for (const std::string& one : list) {
+      if (std::ranges::find(words, one) != words.end()) continue;
+      problem(line_of_key({path}), path + " has " + quote(cut(one)) + "; it must be " +
+                                       expect_words(words.data(), words.size()));
+    }
+  }
+
+  void check_routes() {
+    check_words("routing.hints", settings_.routing_hints, kHints);
+    std::vector<std::string> names;
+    for (std::size_t i = 0; i < settings_.routes.size(); ++i) {
+      RouteRule& rule = settings_.routes[i];
+      const std::string path = "route." + std::to_string(i + 1);
+      check_words(path + ".statement_classes", rule.statement_classes, kStatementClasses);
+      for (const std::string& digest : rule.digests)
+        if (digest.size() != 16 || digest.find_first_not_of("0123456789abcdef") != digest.npos)
+          problem(line_of_key({path + ".digests"}), path + ".digests has " + quote(cut(digest)) +
+                                                        "; it must be 16 hexadecimal digits in lower case");
+      for (const std::string& tag : rule.tags)
+        if (tag.find('=') == tag.npos || tag.starts_with('='))
+          problem(line_of_key({path + ".tags"}),
+                  path + ".tags has " + quote(cut(tag)) + "; it must be key=value");
+      if (rule.name.empty()) rule.name = std::to_string(i + 1);
+      if (rule.name.size() > kMaxName || has_control(rule.name))
+        problem(line_of_key({path + ".name", path}),
+                path + ".name is no name; it must have at most " + std::to_string(kMaxName) +
+                    " bytes and no control characters");
+      if (std::ranges::find(names, rule.name) != names.end())
+        problem(line_of_key({path + ".name", path}),
+                path + ".name is " + quote(cut(rule.name)) + "; it must be another than that of the rules before");
+      names.push_back(rule.name);
+      if (rule.block && (rule.target != RouteTarget::any || rule.consistency || rule.max_lag || rule.query_timeout))
+        problem(line_of_key({path + ".block"}),
+                path + ".block is true; it must stand alone: what is not run has no target or time-out");
+      if (rule.target == RouteTarget::replica && rule.consistency == Consistency::primary)
+        problem(line_of_key({path + ".consistency"}),
+                path + ".consistency is \"primary\"; it must be another where target is \"replica\"");
+      if (rule.target == RouteTarget::primary && rule.max_lag)
+        problem(line_of_key({path + ".max_lag"}),
+                path + ".max_lag is set; it must not be where target is \"primary\"");
     }
   }
 

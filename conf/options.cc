@@ -268,6 +268,15 @@ constexpr Option kOptions[] = {
     {"routing.consistency", Fresh{&S::routing_consistency, Consistency::session}, at_reload,
      "How fresh reads are: anything within max_lag, at least the session's own writes, or always "
      "the primary."},
+    {"routing.dry_run", Bool{&S::routing_dry_run, false}, at_reload,
+     "Everything goes to the primary and no rule blocks or ends anything; where statements would have gone is "
+     "counted and shown (SHOW ROUTES)."},
+    {"routing.hint_consistency", Fresh{&S::routing_hint_consistency, Consistency::primary}, at_reload,
+     "The freshest that clients may ask for, by pgsluice.consistency or pgsluice.route: what they ask for "
+     "beyond it counts as this."},
+    {"routing.hints", List{&S::routing_hints, {"consistency, route, tenant"}}, at_reload,
+     "What clients may say themselves, by start-up option, SET or comment: pgsluice.consistency, "
+     "pgsluice.route, pgsluice.tenant. What is not listed is not heard."},
     {"routing.max_lag", Time{&S::routing_max_lag, 10s, 1ms, kDay}, at_reload,
      "A replica further behind than this gets no new reads: longer tolerates staler answers and "
      "keeps more replicas serving."},

@@ -22,6 +22,16 @@ std::string join(const List& list, Print print) {
 
 }  // namespace
 
+WordList::operator std::vector<std::string>() const {
+  std::vector<std::string> list;
+  for (std::string_view rest = words; !rest.empty();) {
+    const auto comma = rest.find(", ");
+    list.emplace_back(rest.substr(0, comma));
+    rest = comma == rest.npos ? "" : rest.substr(comma + 2);
+  }
+  return list;
+}
+
 std::string quote(std::string_view text) {
   static constexpr char digits[] = "0123456789ABCDEF";
   std::string quoted = "\"";

@@ -68,10 +68,16 @@ template <class Owner>
 struct Secret {
   Field<Owner, std::string> field;
 };
-// A list of names; empty by default.
+// Words separated by ", ", as a list.
+struct WordList {
+  std::string_view words;
+  operator std::vector<std::string>() const;
+};
+// A list of names; empty unless `fallback` says more.
 template <class Owner>
 struct Names {
   Field<Owner, std::vector<std::string>> field;
+  WordList fallback{};
 };
 // A list of ranges of addresses; empty by default.
 template <class Owner>
@@ -106,6 +112,7 @@ using Value = std::variant<Bounded<O, std::int64_t>, Bounded<O, Millis>, Bounded
                            Choice<O, RuleConnection>, Choice<O, ClientCert>, Choice<O, CertName>,
                            Choice<O, PoolMode>,
                            Choice<O, TlsMode>, Choice<O, Consistency>, Choice<O, TenantBy>,
+                           Choice<O, RouteTarget>, OwnChoice<O, Consistency>,
                            Choice<O, LogLevel>, Choice<O, OnPin>, Choice<O, Transactions>,
                            Own<O, std::int64_t>, Own<O, Millis>,
                            OwnChoice<O, PoolMode>, OwnChoice<O, OnPin>, OwnChoice<O, Transactions>, Servers<O>>;

@@ -134,6 +134,40 @@ constexpr Row<R> kRule[] = {
      "user's (verify-full, as method cert does)."},
 };
 
+using W = RouteRule;
+constexpr Row<W> kRoute[] = {
+    {"name", Text<W>{&W::name, ""}, at_reload,
+     "What the rule is called in SHOW ROUTES, metrics and refusals; empty is its number.", optional,
+     "\"reports\""},
+    {"users", Names<W>{&W::users}, at_reload, "Who is connected; * stands for any text, here and below.",
+     optional, "[\"report\"]"},
+    {"databases", Names<W>{&W::databases}, at_reload, "The database as the client names it.", optional,
+     "[\"shop\"]"},
+    {"applications", Names<W>{&W::applications}, at_reload, "The session's application_name.", optional,
+     "[\"batch-*\"]"},
+    {"tags", Names<W>{&W::tags}, at_reload,
+     "Tags in the sqlcommenter comment of the statement, as key=value; one of them is enough.", optional,
+     "[\"controller=reports*\"]"},
+    {"digests", Names<W>{&W::digests}, at_reload, "Digests of statements, as 16 hexadecimal digits.",
+     optional, "[\"1f0c5d3a90b7e642\"]"},
+    {"tables", Names<W>{&W::tables}, at_reload,
+     "Tables that the statement names, with their schema or without; one of them is enough.", optional,
+     "[\"orders\", \"audit.*\"]"},
+    {"statement_classes", Names<W>{&W::statement_classes}, at_reload,
+     "Classes of the statement: empty, read, session, transaction, write, ddl.", optional, "[\"read\"]"},
+    {"target", Choice<W, RouteTarget>{&W::target, RouteTarget::any}, at_reload,
+     "Where a read goes that a replica could serve: to the primary, or to a replica even where consistency "
+     "is primary. What is not proven to be a read goes to the primary whatever a rule says."},
+    {"consistency", OwnChoice<W, Consistency>{&W::consistency}, at_reload,
+     "Its own routing.consistency; a hint may ask for less, not for more.", optional, "\"eventual\""},
+    {"max_lag", Own<W, Millis>{&W::max_lag, 1ms, kDay}, at_reload, "Its own routing.max_lag.", optional,
+     "\"2s\""},
+    {"query_timeout", Own<W, Millis>{&W::query_timeout, 1ms, 30 * kDay}, at_reload,
+     "Its own pool.query_timeout.", optional, "\"30s\""},
+    {"block", Flag<W>{&W::block, false}, at_reload,
+     "The statement is not run: 53400, with the rule's name in DETAIL."},
+};
+
 constexpr Sections kSections{
     Section<C>{.kind = "cluster",
                .doc = "One primary and its replicas.",
@@ -169,6 +203,12 @@ constexpr Sections kSections{
                           "everybody.",
                    .rows = kRule,
                    .where = &Settings::auth_rules},
+    ListSection<W>{.kind = "route",
+                   .doc = "What is done with some statements instead of what holds for all: the first rule "
+                          "that fits a statement decides. What is sent together goes together, by the "
+                          "strictest of what its statements' rules say.",
+                   .rows = kRoute,
+                   .where = &Settings::routes},
 };
 
 Error refuse(std::string_view text, std::string_view why) {

@@ -39,7 +39,7 @@ struct ListSection {
 // load.cc.
 using Sections = std::tuple<Section<ClusterSettings>, Section<DatabaseSettings>,
                             Section<UserSettings>, Section<TenantLimits>,
-                            ListSection<AuthRule>>;
+                            ListSection<AuthRule>, ListSection<RouteRule>>;
 const Sections& sections();
 
 // The name that clients give to reach the admin console; no [database.NAME] may have it.

@@ -36,7 +36,7 @@ enum class CertName : std::uint8_t { cn, dn, san };
 enum class TlsMode : std::uint8_t { disable, allow, prefer, require, verify_ca, verify_full };
 
 // How fresh a read must be: anything within max_lag; at least the session's own writes; always the
-// primary.
+// primary. From the least fresh on: hints and rules are compared by this order.
 enum class Consistency : std::uint8_t { eventual, session, primary };
 
 // Where a transaction goes of which is not known that it only reads: to the primary, at its BEGIN, or with
@@ -122,6 +122,26 @@ struct AuthRule {
   ClientCert clientcert = ClientCert::no;
 };
 
+// Where a [[route]] or a hint sends what could be served elsewhere too.
+enum class RouteTarget : std::uint8_t { any, primary, replica };
+
+// [[route]]: which statements, and what is done with them instead of what holds for all. Empty lists fit
+// everything. In patterns * stands for any text.
+struct RouteRule {
+  std::string name;  // "": its number among the rules, "2"
+  std::vector<std::string> users, databases, applications;  // patterns
+  std::vector<std::string> tags;               // "key=pattern", of sqlcommenter tags: one of them
+  std::vector<std::string> digests;            // as the console and the metrics print them
+  std::vector<std::string> tables;             // patterns, "name" or "schema.name": one of those in the text
+  std::vector<std::string> statement_classes;  // kStatementClasses
+  // What is done.
+  RouteTarget target = RouteTarget::any;
+  std::optional<Consistency> consistency;
+  std::optional<Millis> max_lag;
+  std::optional<Millis> query_timeout;
+  bool block = false;
+};
+
 // The limits of one tenant. Zero means no limit.
 struct TenantLimits {
   std::int64_t rate = 0;  // statements per second, over the whole process
@@ -203,6 +223,9 @@ struct Settings {
   std::vector<std::string> routing_read_functions;
   std::vector<std::string> routing_write_functions;
   std::vector<std::string> routing_pin_functions;  // that leave state in the session
+  std::vector<std::string> routing_hints;          // kHints that clients may give
+  Consistency routing_hint_consistency;            // the freshest that they may ask for
+  bool routing_dry_run;  // everything goes to the primary; what would have been done is counted
   std::int64_t routing_retry_percent;  // of the statements may be reads run again; 0 with rate 0: none is
   std::int64_t routing_retry_rate;     // so many per second beside, over the whole process
   Transactions routing_transactions;
@@ -251,6 +274,7 @@ struct Settings {
   std::map<std::string, DatabaseSettings> databases;
   std::map<std::string, UserSettings> users;
   std::vector<AuthRule> auth_rules;  // the first that fits decides; none: auth_method for everybody
+  std::vector<RouteRule> routes;     // the first that fits a statement decides
   UserSecrets file_secrets;          // what auth_file says
   // The user's secret that is known here, of [user.NAME] or else of auth.file; "": none.
   std::string_view secret_of(std::string_view user) const {

@@ -38,11 +38,19 @@ template <>
 inline constexpr std::array<std::string_view, 3> kWords<Consistency>{"eventual", "session",
                                                                      "primary"};
 template <>
+inline constexpr std::array<std::string_view, 3> kWords<RouteTarget>{"any", "primary", "replica"};
+template <>
 inline constexpr std::array<std::string_view, 3> kWords<TenantBy>{"user", "database",
                                                                   "application_name"};
 template <>
 inline constexpr std::array<std::string_view, 4> kWords<LogLevel>{"error", "warning", "info",
                                                                   "debug"};
+
+// Lists of words that are no enumerated setting: what a [[route]] can ask for (routing::StatementClass, in
+// its order), and what clients can say of their statements.
+inline constexpr std::array<std::string_view, 6> kStatementClasses{"empty", "read",  "session",
+                                                                   "transaction", "write", "ddl"};
+inline constexpr std::array<std::string_view, 3> kHints{"consistency", "route", "tenant"};
 
 template <class Enum>
 concept Worded = (kWords<Enum>.size() > 0);

@@ -29,7 +29,7 @@ std::vector<MetricInfo> all_metrics() {
   std::vector<MetricInfo> all;
   for (const auto& row : kCounters) all.push_back({row.name, "counter", "", row.help});
   for (const auto& row : kGauges) all.push_back({row.name, "gauge", "", row.help});
-  for (const auto& row : kReasons) all.push_back({row.name, "counter", "reason", row.help});
+  for (const auto& row : kReasons) all.push_back({row.name, "counter", std::string(row.label), row.help});
   all.push_back({kStatementsName, "counter", series + ",outcome", kStatementsHelp});
   for (const auto& row : kHistograms) all.push_back({row.name, "histogram", series, row.help});
   for (const auto& row : kQuantiles) all.push_back({row.name, "gauge", series, row.help});

@@ -28,7 +28,7 @@ using NameOf = std::function<std::string(std::size_t)>;
 struct LabelNames {
   NameOf node, role, kind, tenant;
   NameOf refusal, route, read_choice, pin, client_close, server_close, server_limit, class_reason,
-      retry, retry_refusal;
+      retry, retry_refusal, rule;
 };
 
 struct CounterRow {
@@ -107,11 +107,11 @@ inline constexpr GaugeRow kGauges[] = {
      &WorkerMetrics::servers_connecting},
 };
 
-// The label of each is `reason`.
 struct ReasonRow {
   std::string_view name, help;
   CounterArray WorkerMetrics::*field;
   NameOf LabelNames::*words;
+  std::string_view label = "reason";
 };
 inline constexpr ReasonRow kReasons[] = {
     {"pgsluice_refusals_total", "Statements and logins refused by pgsluice, by why.",
@@ -144,6 +144,11 @@ inline constexpr ReasonRow kReasons[] = {
      &WorkerMetrics::server_limits, &LabelNames::server_limit},
     {"pgsluice_class_reasons_total", "Statements classified, by why they have their class.",
      &WorkerMetrics::class_reasons, &LabelNames::class_reason},
+    {"pgsluice_dry_routes_total",
+     "Batches that routing.dry_run has sent to the primary, by why they would have gone where they would.",
+     &WorkerMetrics::dry_routes, &LabelNames::route},
+    {"pgsluice_rules_total", "Batches that a [[route]] rule fitted, by its name.", &WorkerMetrics::rules,
+     &LabelNames::rule, "rule"},
 };
 
 // Statement metrics have the labels node, role, class, tenant.

@@ -136,7 +136,7 @@ void collect_reasons(const Source& source, std::vector<MetricFamily>& families) 
     auto& family = start_family(families, row.name, row.help, MetricType::Counter);
     for (const auto& [text, sum] : by_word) {
       ClientMetric& metric = family.metric.emplace_back();
-      metric.label = {{"reason", text}};
+      metric.label = {{std::string(row.label), text}};
       metric.counter.value = static_cast<double>(sum);
     }
   }

@@ -128,6 +128,8 @@ struct alignas(64) WorkerMetrics {
   CounterArray server_closes;
   CounterArray server_limits;
   CounterArray class_reasons;
+  CounterArray dry_routes;
+  CounterArray rules;  // by NameNumbers of their names
 
   // Series per worker, a bound on memory: at 7 kB each (measured, README.md) they take 30 MB. Fifty
   // nodes, two classes and forty tenants fit.

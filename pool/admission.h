@@ -46,6 +46,7 @@ enum class Refusal : std::uint8_t {
   digest_blocked,       // 53400, as the following two
   digest_rate,
   digest_concurrency,
+  blocked,              // 53400: a [[route]] rule says so
   // pool.on_pin = "refuse", one per bit of routing::Pin, in the same order: 0A000
   pin_temporary_table,
   pin_listen,

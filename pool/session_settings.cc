@@ -289,6 +289,20 @@ SettingsRef SettingsInterner::keep(SettingsRef set) {
   return set;
 }
 
+std::string bare_value(const Setting& setting) {
+  std::string_view value = setting.value;
+  const bool escapes = value.starts_with("E'");
+  if (escapes) value.remove_prefix(1);
+  if (setting.from_startup || value.size() < 2 || value.front() != '\'' || value.back() != '\'')
+    return setting.value;
+  std::string bare;
+  for (std::size_t i = 1; i + 1 < value.size(); ++i) {
+    if (value[i] == '\'' || (escapes && value[i] == '\\')) ++i;  // both are doubled
+    if (i + 1 < value.size()) bare += value[i];
+  }
+  return bare;
+}
+
 std::string replay_sql(const SettingsSet& from, const SettingsSet& to) {
   const Setting* const from_user = find(from.entries, kAuthorization);
   const Setting* const from_role = find(from.entries, kRole);

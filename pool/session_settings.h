@@ -22,6 +22,9 @@ struct Setting {
   friend bool operator==(const Setting&, const Setting&) = default;
 };
 
+// The value itself: of 'a''b' it is a'b.
+std::string bare_value(const Setting& setting);
+
 // A set of settings, sorted by name (lower case, each once; the last one given wins), immutable.
 // Sets are interned per worker: two sessions with the same settings share one object, so "does this
 // server have what this client wants" is a comparison of two pointers in the common case.

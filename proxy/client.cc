@@ -6,6 +6,7 @@
 #include "proxy/client_login.h"
 #include "proxy/console_session.h"
 #include "proxy/relay.h"
+#include "proxy/route_question.h"
 #include "proxy/server.h"
 #include "proxy/wire/backend.h"
 #include "proxy/wire/framer.h"
@@ -448,9 +449,26 @@ bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
   streams_follow_ = true;
   // Behind a change of the session whose outcome decides what the server must be told first.
   if (unsettled && server != nullptr && server->changes_under_way()) return false;
-  if (any(scan.facts.pins) && identity->on_pin == conf::OnPin::refuse &&
-      (server == nullptr || server->status != 'E'))
-    return refuse_pin(bytes, scan, stay);
+  if (!scan.explains.empty() && (server == nullptr || !server->pipeline.open_sequence())) [[unlikely]]
+    return answer_explain(scan);
+  const bool refuses_pin = any(scan.facts.pins) && identity->on_pin == conf::OnPin::refuse;
+  const bool is_blocked = scan.facts.overrides.blocked && !worker_.settings().routing_dry_run;
+  // In a failed transaction the server refuses what would pin; what is blocked may stand behind a ROLLBACK.
+  if (is_blocked || (refuses_pin && (server == nullptr || server->status != 'E'))) [[unlikely]] {
+    if (server != nullptr && !stay) return false;  // until what is before it has been answered
+    if (is_blocked) {
+      const std::string rule = worker_.rule_name(scan.facts.overrides.rule);
+      worker_.count_rule(scan.facts.overrides.rule);
+      refuse(pool::Refusal::blocked, wire::sqlstate::kConfigurationLimitExceeded,
+             "this statement is blocked here ([[route]] rule " + rule + ")", conf::Millis(0), "rule=" + rule);
+    } else {
+      refuse(pool::refusal_of(scan.facts.pins), wire::sqlstate::kFeatureNotSupported,
+             "state that stays on one server (" + routing::names(scan.facts.pins) +
+                 ") is not allowed here (pool.on_pin)");
+    }
+    refuse_batch(bytes, scan);
+    return true;
+  }
   const conf::Instant now = worker_.now();
   if (server != nullptr && !stay) {
     if (identity->paused) return false;
@@ -458,13 +476,16 @@ bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
     const routing::ClusterState* cluster = worker_.cluster(*identity);
     if (cluster == nullptr) return false;
     route_state.floor.learn(*cluster);
+    routing::SessionState room;
     const routing::Decision decision =
-        routing::route(scan.facts, route_state, identity->mode);
+        routing::route(scan.facts, routing::seen_by(scan.facts, route_state, room), identity->mode);
     const routing::NodeRole role = worker_.role_of(*identity, server->node_id());
-    const bool same = (decision.target == routing::Target::primary &&
-                       role == routing::NodeRole::primary) ||
-                      (decision.target == routing::Target::replica &&
-                       role == routing::NodeRole::replica && !server_stale());
+    const bool to_primary =
+        decision.target == routing::Target::primary || worker_.settings().routing_dry_run;
+    const bool same = (to_primary && role == routing::NodeRole::primary) ||
+                      (!to_primary && decision.target == routing::Target::replica &&
+                       role == routing::NodeRole::replica && !server_stale() &&
+                       scan.facts.overrides.max_lag_ms == 0);
     if (!same) return false;
     stay = true;
     route_why = decision.why;
@@ -487,8 +508,7 @@ bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
   quiet_since_ = now;
   if (stay) {
     move_to(ClientState::active);
-    worker_.count().routes.add(route_why);
-    worker_.count().class_reasons.add(batch.why);
+    worker_.count_route(route_why, batch);
     std::string prefix;
     // A client that keeps its server may have reset a setting to its own start-up value.
     if (server->pipeline.idle() && server->status == 'I') prepare_session(worker_, *this, *server, prefix);
@@ -664,14 +684,15 @@ void Client::answer_refused(std::string_view bytes, std::size_t streams) {
   send(message);
 }
 
-// A statement that would pin, where pool.on_pin forbids it. False: it waits until what is before it has
-// been answered.
-bool Client::refuse_pin(std::string_view bytes, const Scan& scan, bool stay) {
-  if (server != nullptr && !stay) return false;
-  refuse(pool::refusal_of(scan.facts.pins), wire::sqlstate::kFeatureNotSupported,
-         "state that stays on one server (" + routing::names(scan.facts.pins) +
-             ") is not allowed here (pool.on_pin)");
-  refuse_batch(bytes, scan);
+// EXPLAIN ROUTE: for its own session, and without a server. False: it waits for what is before it.
+bool Client::answer_explain(const Scan& scan) {
+  if (server != nullptr && !server->pipeline.idle()) return false;
+  forget_unnamed();
+  quiet_since_ = worker_.now();
+  std::string message = explain_route(worker_, *this, scan.explains);
+  if (server == nullptr) append_ready(message);
+  else wire::append_ready_for_query(message, wire::TransactionStatus(server->status));
+  send(message);
   return true;
 }
 
@@ -805,9 +826,13 @@ void Client::server_lost(std::string_view sqlstate, std::string_view message, st
   if (state_ != ClientState::closing) go_on();
 }
 
+// Settings of a session that are for us.
+constexpr std::string_view kOurSettings = "pgsluice.";
+
 void Client::settings_changed() {
   routing::SessionState& state = route_state;
-  state.consistency = worker_.settings().routing_consistency;
+  const routing::HintLimits& limits = worker_.hint_limits();
+  routing::Hints hints;
   state.read_only_default = false;
   state.serializable_default = state.repeatable_default = false;
   standard_strings = identity == nullptr || identity->standard_strings;
@@ -841,16 +866,25 @@ void Client::settings_changed() {
       for (const std::string_view unsafe : {"SJIS", "JIS", "BIG5", "GBK", "GB18030", "JOHAB", "UHC",
                                             "949", "936", "950", "932", "WIN949", "MSKANJI"})
         if (contains(upper, unsafe)) encoding = routing::Classifier::Encoding::ambiguous;
-    } else if (setting.name == "pgsluice.consistency") {
-      if (contains(setting.value, "eventual")) state.consistency = conf::Consistency::eventual;
-      if (contains(setting.value, "session")) state.consistency = conf::Consistency::session;
-      if (contains(setting.value, "primary")) state.consistency = conf::Consistency::primary;
-    } else if (setting.name == "pgsluice.tenant" && !setting.from_startup && tenant_may_change()) {
+    } else if (setting.name == "pgsluice.tenant" && !setting.from_startup && limits.tenant &&
+               tenant_may_change()) {
       std::string wanted = setting.value;
       std::erase(wanted, '\'');
       if (wanted != tenant->name && !wanted.empty()) tenant_next = std::make_unique<std::string>(wanted);
+    } else if (setting.name.starts_with(kOurSettings)) {
+      (void)routing::take_hint(std::string_view(setting.name).substr(kOurSettings.size()),
+                               pool::bare_value(setting), limits, &hints);
     }
   }
+  // What it asks for itself holds for all its statements, unless a rule says otherwise.
+  state.consistency = worker_.settings().routing_consistency;
+  state.consistency_hinted = hints.consistency.has_value();
+  state.target = conf::RouteTarget::any;
+  const routing::RouteOverrides asked = routing::overrides_of(nullptr, hints, state);
+  state.consistency = asked.consistency;
+  state.target = asked.target;
+  state.target_by_hint = true;
+  rules = worker_.rules_for(*this);
 }
 
 bool Client::tenant_may_change() const {

@@ -23,6 +23,7 @@
 #include "routing/chooser.h"
 #include "routing/classifier.h"
 #include "routing/router.h"
+#include "routing/rules.h"
 
 namespace proxy {
 
@@ -88,6 +89,7 @@ struct ClientStatement {
   pool::PreparedRef statement;  // null: prepared by SQL, on the server that the client is pinned to
   std::shared_ptr<const routing::Facts> facts;
   std::uint64_t catalog_version = 0;  // that `facts` were judged by
+  bool commented = false;             // its text may carry hints and tags in a comment
 };
 struct NameHash {
   using is_transparent = void;
@@ -183,6 +185,7 @@ class ClientPrepared {
   }
   std::string unnamed;  // tail of the last Parse of the unnamed statement
   std::shared_ptr<const routing::Facts> unnamed_facts;
+  bool unnamed_commented = false;
   // Sent so that the server refuses them, in order.
   struct Doomed {
     std::string error;  // instead of the server's own; "": that is passed on,
@@ -219,6 +222,7 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   // --- session --------------------------------------------------------------------------------------
   std::unique_ptr<pool::SessionSettings> session;  // null until login is complete
   routing::SessionState route_state;
+  routing::ClientRules* rules = nullptr;  // [[route]] rules that it can meet, the worker's; null: none
   routing::Pin pins = routing::Pin::none;
   bool standard_strings = true;
   routing::Classifier::Encoding encoding = routing::Classifier::Encoding::ascii_safe;
@@ -377,7 +381,7 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   bool refuse_limited(std::string_view bytes, const Scan& scan, conf::Instant now);
   void refuse_by(const pool::DigestGate::Answer& answer);
   void refuse_batch(std::string_view bytes, const Scan& scan);
-  bool refuse_pin(std::string_view bytes, const Scan& scan, bool stay);
+  bool answer_explain(const Scan& scan);
   void await_replay(std::string_view queries);
   void look_at_reading();
   void keep_waiting(std::string_view bytes, const Scan& scan);

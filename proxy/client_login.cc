@@ -582,7 +582,8 @@ void ClientLogin::open_session() {
   client_.counted = true;
 
   std::string tenant;
-  if (const std::string* asked = asked_.setting("pgsluice.tenant")) tenant = *asked;
+  if (const std::string* asked = asked_.setting("pgsluice.tenant"); asked != nullptr && worker_.hint_limits().tenant)
+    tenant = *asked;
   if (const auto user = settings.users.find(asked_.user);
       user != settings.users.end() && !user->second.tenant.empty())
     tenant = user->second.tenant;  // what the operator says is not the client's to change

@@ -5,6 +5,7 @@
 
 #include "conf/check.h"
 #include "proxy/client.h"
+#include "proxy/route_question.h"
 #include "proxy/wire/framer.h"
 #include "proxy/wire/frontend.h"
 #include "proxy/wire/sqlstate.h"
@@ -22,6 +23,8 @@ wire::Frame next_message(std::string_view answer) {
   ENSURE(wire::cut(answer, &frame) == wire::Cut::frame && frame.complete);
   return frame;
 }
+
+constexpr std::string_view kExplainRoute = "EXPLAIN ROUTE";
 
 bool has_error(std::string_view answer) {
   for (std::size_t at = 0; at < answer.size();) {
@@ -141,6 +144,7 @@ conf::Result<std::shared_ptr<const ConsoleSession::Statement>> ConsoleSession::u
   const std::vector<ConsoleWord> words = console_words(statements->front());
   made->chore = driver_chore(words, user_);
   if (!made->chore) made->meaning = Console::understand(words);
+  if (made->meaning.words == kExplainRoute) made->text = statements->front();
   if (!made->meaning.problem.empty())
     return refuse(sqlstate::kSyntaxError, made->meaning.problem, made->meaning.hint);
   return std::shared_ptr<const Statement>(std::move(made));
@@ -392,6 +396,8 @@ std::string ConsoleSession::carry_out(const Chore& chore, bool describe,
 
 void ConsoleSession::send(const Statement& statement, bool describe, std::vector<wire::Format> formats) {
   busy_ = true;
+  if (!statement.text.empty())  // this worker knows all that it takes
+    return answered(explain_route(worker_, statement.text, user_, describe, formats));
   // Asked anew each time: a reload may have changed it.
   const bool may_act = std::ranges::find(worker_.settings().admin_users, user_) !=
                        worker_.settings().admin_users.end();

@@ -50,6 +50,7 @@ class ConsoleSession {
   struct Statement {
     std::optional<Chore> chore;
     Console::Meaning meaning;  // when it is no chore; without words: an empty statement
+    std::string text;          // of EXPLAIN ROUTE: what is explained must not be cut into words
     std::vector<wire::Column> columns() const;
   };
   struct Portal {

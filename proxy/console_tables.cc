@@ -7,6 +7,7 @@
 
 #include <unistd.h>
 
+#include "conf/options.h"
 #include "conf/render.h"
 #include "conf/row.h"
 #include "conf/words.h"
@@ -238,7 +239,8 @@ void Console::show_reasons(const ConsoleCommand& asked) {
   using metrics::WorkerMetrics;
   const auto table_of = [](metrics::CounterArray WorkerMetrics::*field) -> std::string_view {
     if (field == &WorkerMetrics::routes || field == &WorkerMetrics::read_choices ||
-        field == &WorkerMetrics::class_reasons)
+        field == &WorkerMetrics::class_reasons || field == &WorkerMetrics::rules ||
+        field == &WorkerMetrics::dry_routes)
       return "SHOW ROUTES";
     if (field == &WorkerMetrics::retries_served || field == &WorkerMetrics::retries_failed ||
         field == &WorkerMetrics::retry_refusals)

@@ -119,6 +119,7 @@ inline constexpr Column kDigests[] = {
 inline constexpr Column kBlocks[] = {
     {"what", text},        {"name", text},    {"database", text}, {"limit", text}, {"origin", text},
     {"expires_in_s", int8}, {"running", int8}, {"refused", int8}};
+inline constexpr Column kExplainRoute[] = {{"property", text}, {"value", text}};
 inline constexpr Column kReasons[] = {{"what", text}, {"reason", text}, {"count", int8}};
 
 }  // namespace proxy::columns

@@ -114,7 +114,7 @@ metrics::Source metrics_source(const Status& status, Shared& shared) {
                        ? std::string()
                        : std::string(pool::name(static_cast<pool::Refusal>(value)));
           },
-      .route = names_up_to(routing::RouteReason::serializable),
+      .route = names_up_to(routing::RouteReason::dry_run),
       .read_choice = names_up_to(routing::ReadReason::all_drained),
       .pin =
           [](std::size_t bit) {
@@ -126,6 +126,7 @@ metrics::Source metrics_source(const Status& status, Shared& shared) {
       .class_reason = names_up_to(routing::ClassReason::transaction_control),
       .retry = names_of<pool::RetryReason>(),
       .retry_refusal = names_of<pool::RetryRefusal>(),
+      .rule = [&shared](std::size_t number) { return shared.rule_numbers.name(number); },
   };
   source.extra = [&status, &shared] {
     using metrics::ControlMetric;

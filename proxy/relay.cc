@@ -5,6 +5,7 @@
 
 #include "conf/check.h"
 #include "proxy/client.h"
+#include "proxy/route_question.h"
 #include "proxy/server.h"
 #include "proxy/wire/backend.h"
 #include "proxy/wire/framer.h"
@@ -69,9 +70,27 @@ void note_changes(const Client& client, Scan* scan, const FactsRef& facts) {
   scan->deallocates |= facts->deallocates_all;
 }
 
-// The statement will run. `sql()` is its text.
+// What rules and hints say of a statement that will run. `commented`: its text, if comments stand around it.
+void steer(Worker& worker, const Client& client, Scan* scan, const FactsRef& facts, std::string_view commented) {
+  routing::RouteOverrides& batch = scan->facts.overrides;
+  routing::RouteOverrides own =
+      worker.overrides_for(client.rules, client.route_state, client.standard_strings, facts, commented);
+  if (!own.given && !batch.given) return;
+  const routing::RouteOverrides nothing = routing::overrides_of(nullptr, {}, client.route_state);
+  if (!own.given) own = nothing;
+  if (scan->facts.executes)
+    own = routing::join(batch.given ? batch : nothing, own,
+                        {.max_lag = worker.settings().routing_max_lag,
+                         .query_timeout = client.identity->timeouts.query});
+  batch = own;
+}
+
+// The statement will run. `sql()` is its text; `commented` too, if comments stand around it.
 template <class Text>
-void note(Worker& worker, const Client& client, Scan* scan, const FactsRef& facts, Text sql) {
+void note(Worker& worker, const Client& client, Scan* scan, const FactsRef& facts, Text sql,
+          std::string_view commented) {
+  if (client.rules != nullptr || !commented.empty() || scan->facts.overrides.given) [[unlikely]]
+    steer(worker, client, scan, facts, commented);
   scan->facts.add(*facts);
   scan->facts.executes = true;
   const auto text = [&]() -> std::string {
@@ -365,8 +384,13 @@ void scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may
     switch (frame.type) {
       case fe::kQuery:
         if (message.text_complete && !too_large) {
-          note(worker, client, scan, classify(worker, client, message.text),
-               [&message] { return message.text; });
+          const FactsRef& facts = classify(worker, client, message.text);
+          note(worker, client, scan, facts, [&message] { return message.text; },
+               worker.classifier().commented() ? message.text : std::string_view());
+          // Postgres's grammar knows no such statement.
+          if (at == 0 && facts->why == routing::ClassReason::unparsed) [[unlikely]]
+            if (const auto asked = parse_route_question(message.text); asked && !asked->by_name())
+              scan->explains = asked->sql;
         } else {
           unread();
         }
@@ -391,7 +415,8 @@ void scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may
         }
         const FactsRef& facts = classify(worker, client, message.text);
         note_parsed(scan, *facts);
-        parsed.push_back({message.name, message.text, facts});
+        parsed.push_back({message.name, message.text, facts,
+                          worker.classifier().commented() ? message.text : std::string_view()});
         break;
       }
       case fe::kBind: {
@@ -400,12 +425,13 @@ void scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may
           return one.name == message.name;
         });
         if (here != parsed.rend()) {
-          note(worker, client, scan, here->facts, [&here] { return here->text; });
+          note(worker, client, scan, here->facts, [&here] { return here->text; }, here->commented);
         } else if (!message.name.empty()) {
           ClientStatement* const statement = client.find_statement(message.name);
           if (statement != nullptr && statement->statement) {
             note(worker, client, scan, current_facts(worker, client, *statement),
-                 [statement] { return statement->statement->text(); });
+                 [statement] { return statement->statement->text(); },
+                 statement->commented ? statement->statement->text() : std::string_view());
           } else if (statement != nullptr) {  // prepared by SQL
             scan->facts.executes = true;
             scan->facts.kind = std::max(scan->facts.kind, routing::StatementClass::write);
@@ -414,8 +440,10 @@ void scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may
         } else if (client.unnamed_version == 0) {
           // Postgres will say that there is none.
         } else if (client.prepared->unnamed_facts) {
-          note(worker, client, scan, client.prepared->unnamed_facts,
-               [&client] { return std::string_view(client.prepared->unnamed.c_str()); });
+          const ClientPrepared& prepared = *client.prepared;
+          note(worker, client, scan, prepared.unnamed_facts,
+               [&prepared] { return std::string_view(prepared.unnamed.c_str()); },
+               prepared.unnamed_commented ? std::string_view(prepared.unnamed.c_str()) : std::string_view());
         } else {
           scan->facts.too_large = scan->facts.unread_text = scan->facts.executes = true;
           scan->facts.kind = routing::StatementClass::write;
@@ -606,6 +634,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
                                 .deallocates = client.batch_deallocates,
                                 .executes = client.batch.executes,
                                 .unread = client.batch.unread_text,
+                                .query_timeout_ms = client.batch.overrides.query_timeout_ms,
                                 .changes = std::move(client.batch_changes),
                                 .digests = client.batch_digests,
                                 .extras = std::move(client.batch_extras)});
@@ -724,6 +753,11 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
             return client.prepared->waiting[parse];
           return classify(worker, client, message.text);
         };
+        // A text that waited is not looked through again: that it might have a comment is enough.
+        const auto commented = [&] {
+          return seen.empty() ? message.text.find("/*") != message.text.npos
+                              : !worker.parsed_here()[parse].commented.empty();
+        };
         if (message.name.empty()) {
           // A statement too large to be kept is gone when the client changes servers: it has no facts.
           client.forget_unnamed();
@@ -732,6 +766,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
           if (frame.complete) {
             prepared.unnamed.assign(frame.body.substr(message.after_names));
             prepared.unnamed_facts = facts();
+            prepared.unnamed_commented = commented();
           }
           server.unnamed_version = pipeline.skipping() ? 0 : client.unnamed_version;
           pipeline.sent({Request::parse});
@@ -776,7 +811,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
           break;
         }
         if (!skipping) {
-          prepared.put(std::string(message.name), {statement, facts(), worker.catalog()->version()});
+          prepared.put(std::string(message.name), {statement, facts(), worker.catalog()->version(), commented()});
           prepared.tentative.push_back({statement->id, std::string(message.name), {}, false});
         }
         const bool has = server.statements.touch(statement->id);

@@ -43,6 +43,7 @@ struct Scan {
   bool unpins = false;
   bool deallocates = false;
   std::string problem;
+  std::string_view explains;  // the batch is EXPLAIN ROUTE of this
 };
 
 // A message of a batch, and the names in it: looked for once, when the batch is scanned. Its views point

@@ -72,6 +72,7 @@ struct InFlight {
   bool executes = false;    // runs something; else it only parses
   bool unread = false;      // its text was too large to be looked at
   bool gives_away = false;  // a statement was lent for it that its DEALLOCATE must take away
+  std::uint32_t query_timeout_ms = 0;  // of a [[route]] rule; 0: its client's
   Changes changes;          // the statements that change the session, in order
   metrics::DigestRuns digests;  // of the statements that run
   std::uint64_t rows = 0;       // that Postgres says it has returned or changed

@@ -11,6 +11,7 @@
 
 #include "conf/settings.h"
 #include "metrics/worker_metrics.h"
+#include "metrics/name_numbers.h"
 #include "pool/address_counts.h"
 #include "pool/admission.h"
 #include "pool/budget.h"
@@ -72,6 +73,7 @@ struct Shared {
   pool::TenantRegistry tenants;
   routing::NodeLoads loads;
   Credentials credentials;
+  metrics::NameNumbers rule_numbers;  // of [[route]] rules, by their names
   std::string mock_key;       // secret: salts of users that do not exist
   std::string cancel_secret;  // secret: of which long cancel keys are made
   std::uint8_t process = 0;   // in cancel keys: which of several processes issued it

@@ -51,6 +51,7 @@ Worker::Worker(std::size_t number, Shared& shared, std::shared_ptr<const conf::S
       read_buffer_(std::make_unique<char[]>(kReadBuffer)),
       started_mode_(settings_->pool_mode) {
   classifier_.use(catalog_);
+  use_rules();
   loop_.at_turn_end([this] { turn_end(); });
 }
 
@@ -384,6 +385,7 @@ void Worker::settings_changed(SettingsChanged&& message) {
   classifier_.set_limits(classifier_limits(*settings_));
   digests_.resize(static_cast<std::size_t>(settings_->digest_entries));
   for (const auto& [key, identity] : identities_) configure(*identity);
+  use_rules();
   meet_configured_users();
 }
 

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <random>
@@ -38,6 +39,7 @@ class Canceller;
 struct ParsedHere {
   std::string_view name, text;
   std::shared_ptr<const routing::Facts> facts;
+  std::string_view commented;  // its text, if there is a comment in it
 };
 
 // Under which (database, user) clients come, and everything that a worker keeps for it. Made at the
@@ -69,6 +71,8 @@ struct Identity {
   std::int64_t waiting = 0;      // clients of it in state waiting
   bool paused = false;           // by an operator: statements wait until it is resumed
   conf::Transactions transactions = conf::Transactions::primary;
+  // [[route]] rules that its clients can meet, by their settings (application_name).
+  std::unordered_map<pool::SettingsRef, routing::ClientRules*> rules;
 };
 
 // A thread, its loop, and everything that the loop touches: clients, servers, pools, queues. No other
@@ -167,6 +171,7 @@ class Worker {
     return settings_->databases.contains(database) || settings_->databases.contains("*");
   }
   const routing::ClusterState* cluster(const Identity& identity) const { return identity.state; }
+  const routing::Topology& topology() const { return *topology_; }
   pool::Pool& pool(Identity& identity, routing::NodeId node) {
     const std::size_t at = routing::index(node);
     return at < identity.pools.size() && identity.pools[at] ? *identity.pools[at]
@@ -234,6 +239,28 @@ class Worker {
   void want_sample(const Identity& identity);
   void refusal(pool::Refusal why) { metrics_->refusals.add(why); }
 
+  // --- rules and hints ------------------------------------------------------------------------------
+  const routing::RuleSet& rules() const { return *rules_; }
+  const std::shared_ptr<const routing::RuleSet>& shared_rule_set() const { return rules_; }
+  const routing::HintLimits& hint_limits() const { return hint_limits_; }
+  // Null: none can ever fit it. Good until the client's settings or the rules change.
+  routing::ClientRules* rules_for(const Client& client);
+  // What they say of a statement; given is false: nothing. `commented`: its text, if there is a comment in it.
+  routing::RouteOverrides overrides_for(routing::ClientRules* rules, const routing::SessionState& session,
+                                        bool standard_strings,
+                                        const std::shared_ptr<const routing::Facts>& facts,
+                                        std::string_view commented) const;
+  // `rule` as in RouteOverrides; it may be of rules that a reload has replaced.
+  std::string rule_name(std::uint16_t rule) const;
+  void count_rule(std::uint16_t rule);
+  void count_route(routing::RouteReason why, const routing::BatchFacts& batch) {
+    metrics_->class_reasons.add(batch.why);
+    if (settings_->routing_dry_run) [[unlikely]]
+      why = count_dry_route(why, batch);
+    metrics_->routes.add(why);
+    if (batch.overrides.rule != 0) [[unlikely]] count_rule(batch.overrides.rule);
+  }
+
   // --- cancels --------------------------------------------------------------------------------------
   void cancel(const CancelClient& request);
   // Sends a cancel for what the server is doing; `requester` is told when it has been delivered.
@@ -254,6 +281,11 @@ class Worker {
   void look_at(Server& server) const;
   static std::uint64_t tried(const Client& client, const routing::ClusterState& cluster);
   std::uint64_t find_excluded(const routing::ClusterState& cluster);
+  void use_rules();
+  routing::RouteReason count_dry_route(routing::RouteReason why, const routing::BatchFacts& batch);
+  routing::ClientRules* shared_rules(std::vector<routing::RuleSet::Place> candidates);
+  void forget_unused_rules();
+  Millis query_limit(const Client& client, const Server& server) const;
   void run();
   void receive(WorkerMessage&& message);
   void take_client(NewClient&& message);
@@ -326,6 +358,11 @@ class Worker {
   routing::Classifier classifier_;
   metrics::DigestStats digests_;
   pool::SettingsInterner interner_;
+  std::shared_ptr<const routing::RuleSet> rules_;
+  routing::HintLimits hint_limits_;
+  // Clients that can meet the same rules share what is remembered of them.
+  std::map<std::vector<routing::RuleSet::Place>, std::unique_ptr<routing::ClientRules>> client_rules_;
+  std::size_t forget_rules_at_ = 1000;  // entries, of which those that nobody has are forgotten then
   std::minstd_rand random_;
   std::unique_ptr<char[]> read_buffer_;
   std::string scratch_;

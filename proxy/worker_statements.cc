@@ -41,6 +41,7 @@ Identity* Worker::identity(const std::string& database, const std::string& user)
 
 // What the configuration says of an identity; again after every reload.
 void Worker::configure(Identity& identity) {
+  identity.rules.clear();
   identity.paused = orders_->is_paused(identity.database);
   const conf::Settings& settings = *settings_;
   auto entry = settings.databases.find(identity.database);
@@ -263,21 +264,27 @@ Worker::Placed Worker::place(Client& client) {
   routing::Decision decision{routing::Target::primary, routing::RouteReason::write};
   if (state != nullptr) {
     client.route_state.floor.learn(*state);
+    routing::SessionState room;
+    const routing::SessionState& session = routing::seen_by(client.batch, client.route_state, room);
     decision = login && client.batch.kind == routing::StatementClass::read
                    ? routing::Decision{routing::Target::replica, routing::RouteReason::read}
-                   : routing::route(client.batch, client.route_state, identity.mode);
+                   : routing::route(client.batch, session, identity.mode);
     if (client.retry && client.retry.why == pool::RetryReason::wrong_node) [[unlikely]]
       decision = {routing::Target::primary, routing::RouteReason::retry};
     if (decision.why == routing::RouteReason::floor_pending) want_sample(identity);
     if (decision.target == routing::Target::replica) {
       const routing::ReadChoice choice = routing::choose_replica(
           *state,
-          {.floor = routing::read_floor(client.route_state), .excluded = excluded_for(client, *state)},
+          {.floor = routing::read_floor(session),
+           .excluded = excluded_for(client, *state),
+           .max_lag = Millis(client.batch.overrides.max_lag_ms)},
           shared_.loads, random_);
       node = choice.replica;
       read_why = choice.why;
       if (choice.why == routing::ReadReason::none_has_replayed) want_sample(identity);
     }
+    if (settings_->routing_dry_run && !login) [[unlikely]]
+      node = std::nullopt;
     if (!node) node = state->primary;
     // A primary that has just refused us is left alone for a moment; nobody else takes writes.
     if (nodes_failing_ && node && routing::index(*node) < backoffs_.size() &&
@@ -328,8 +335,7 @@ void Worker::tie(Client& client, Server& server) {
   shared_.loads[routing::index(server.node_id())].in_flight.fetch_add(1, std::memory_order_relaxed);
   if (client.state() == ClientState::login) return;
   client.identity->traffic->assignments.add();
-  metrics_->routes.add(client.route_why);
-  metrics_->class_reasons.add(client.batch.why);
+  count_route(client.route_why, client.batch);
 }
 
 void Worker::part(Client& client, Server& server) {
@@ -544,7 +550,8 @@ void Worker::fill_pools() {
     const routing::ClusterState* state = cluster(*identity);
     if (identity->min_size == 0 || state == nullptr) continue;
     const bool reads_elsewhere = identity->mode != conf::PoolMode::session &&
-                                 settings_->routing_consistency != conf::Consistency::primary;
+                                 settings_->routing_consistency != conf::Consistency::primary &&
+                                 !settings_->routing_dry_run;
     for (const routing::NodeState& node : state->nodes) {
       const bool primary = state->primary == node.id;
       const bool serves =

@@ -154,6 +154,13 @@ std::optional<Instant> Worker::running_since(Client& client, Server& server) {
   return watch.since;
 }
 
+// How long the statement that runs now may take; 0: for ever.
+Millis Worker::query_limit(const Client& client, const Server& server) const {
+  const bool unruled = server.in_flight.empty() || settings_->routing_dry_run;
+  const std::uint32_t own = unruled ? 0 : server.in_flight.front().query_timeout_ms;
+  return own != 0 ? Millis(own) : client.identity->timeouts.query;
+}
+
 // A client that holds a server: has it held it for too long? Statements that take too long are noted in
 // slow_servers_.
 std::optional<ClientEnd> Worker::judge_running(Client& client, Server& server) {
@@ -163,7 +170,8 @@ std::optional<ClientEnd> Worker::judge_running(Client& client, Server& server) {
   if (in_transaction && server.pipeline.idle() && timeouts.idle_transaction.count() > 0 &&
       at - client.quiet_since() > timeouts.idle_transaction)
     return ClientEnd::idle_transaction_timeout;
-  if (timeouts.query.count() == 0 && timeouts.transaction.count() == 0) return std::nullopt;
+  const Millis query = query_limit(client, server);
+  if (query.count() == 0 && timeouts.transaction.count() == 0) return std::nullopt;
   const std::optional<Instant> running = running_since(client, server);
   if (timeouts.transaction.count() > 0) {
     // As in Postgres 17, a single statement is a transaction too.
@@ -172,8 +180,7 @@ std::optional<ClientEnd> Worker::judge_running(Client& client, Server& server) {
                                                         : running;
     if (since && at - *since > timeouts.transaction) return ClientEnd::transaction_timeout;
   }
-  if (running && timeouts.query.count() > 0 && at - *running > timeouts.query)
-    slow_servers_.push_back(&server);
+  if (running && query.count() > 0 && at - *running > query) slow_servers_.push_back(&server);
   return std::nullopt;
 }
 
@@ -182,7 +189,7 @@ void Worker::cancel_slow_queries() {
   for (Server* server : std::exchange(slow_servers_, {})) {
     if (!is_alive(server) || server->client == nullptr) continue;
     const Client& client = *server->client;
-    const Millis limit = client.identity->timeouts.query;
+    const Millis limit = query_limit(client, *server);
     if (!std::exchange(server->watch.canceled, true)) {
       log_info(client.who() + " canceling its statement: query_timeout after " + conf::print(limit));
       send_cancel(*server, std::nullopt);

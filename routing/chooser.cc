@@ -92,7 +92,7 @@ std::string_view name(ReadReason r) {
 
 ReadChoice choose_replica(const ClusterState& cluster, const ReadNeeds& needs,
                           const NodeLoads& loads, std::minstd_rand& random) {
-  if (needs.floor == Lsn{} && needs.excluded == 0 && !cluster.serving.empty())
+  if (needs.floor == Lsn{} && needs.excluded == 0 && needs.max_lag.count() == 0 && !cluster.serving.empty())
     return choose(cluster.serving, loads, random);
 
   const NodeState* const primary = cluster.primary ? cluster.find(*cluster.primary) : nullptr;
@@ -114,7 +114,7 @@ ReadChoice choose_replica(const ClusterState& cluster, const ReadNeeds& needs,
     any_drained |= node.drained;
     if (node.drained) continue;
     any_up = true;
-    if (!cluster.serves_reads(node)) continue;
+    if (!cluster.serves_reads(node, needs.max_lag)) continue;
     any_close = true;
     if (needs.floor != Lsn{} && (node.replayed < needs.floor || !follows(node))) continue;
     eligible[count++] = node.id;

@@ -33,6 +33,7 @@ struct ReadNeeds {
   Lsn floor{};                     // the session's own last write; Lsn{}: it has not written
   // bit i: the i-th node of the cluster must not serve (it just failed there)
   std::uint64_t excluded = 0;
+  Millis max_lag{0};               // 0: as configured
 };
 
 enum class ReadReason : std::uint8_t {

@@ -204,6 +204,7 @@ Classifier::~Classifier() = default;
 const std::shared_ptr<const Facts>& Classifier::classify(std::string_view sql,
                                                          bool standard_strings, Encoding encoding) {
   Impl& m = *impl_;
+  commented_ = false;
   if (encoding == Encoding::ambiguous && std::any_of(sql.begin(), sql.end(), [](char c) {
         return static_cast<unsigned char>(c) >= 0x80;
       })) {
@@ -215,6 +216,7 @@ const std::shared_ptr<const Facts>& Classifier::classify(std::string_view sql,
     return m.unseen(ClassReason::too_long, pins_by_words(sql, standard_strings), 0);
   }
   const Digest d = digest(sql, standard_strings, m.key);
+  commented_ = d.commented;
   if (!d.broken) {
     const Cache::Slot* hit = m.by_digest.find(d);
     if (hit != nullptr && hit->facts != m.by_literals) {

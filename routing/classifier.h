@@ -45,6 +45,11 @@ class Classifier {
   const std::shared_ptr<const Facts>& classify(std::string_view sql, bool standard_strings,
                                                Encoding encoding = Encoding::ascii_safe);
 
+  // Had the text that was classified last a /* comment */? Only then can it carry hints (hints.h), which
+  // are no part of its facts: a digest is the same with comments and without. False for a text that was not
+  // looked at.
+  bool commented() const { return commented_; }
+
   // A standby refused this statement although it was thought a read (25006 and kin): from now on
   // everything with its digest is a write, primary_only, until another catalogue comes.
   void demote(std::string_view sql, bool standard_strings);
@@ -59,6 +64,7 @@ class Classifier {
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
+  bool commented_ = false;
 };
 
 }  // namespace routing

@@ -1,4 +1,5 @@
 #include "routing/lexer.h"
+#include "routing/hints.h"
 
 #include <algorithm>
 #include <array>
@@ -83,6 +84,7 @@ enum class Literal : std::uint8_t { number = 1, string, bits };
 // A sink takes the tokens:
 //   word(p, n)  quoted(p, n)  parameter(p, n)  op(p, n)    the token's bytes
 //   punctuation(c)                                          one of , ; : . ( ) [ ]
+//   comment(p, n)                                           /* ... */, whole
 //   literal(kind, p, n, escapes)                            folded; escapes: backslashes count in
 //   it raw_literal(kind, p, n, escapes)                        keeps its value Mark mark(); void
 //   rollback(Mark)                        forgets everything since the mark kFolds whether lists
@@ -452,6 +454,7 @@ class Pass {
   }
 
   void comment() {
+    const char* const start = p_;
     std::size_t depth = 0;
     while (p_ < end_) {
       if (p_ + 1 < end_ && *p_ == '/' && p_[1] == '*') {
@@ -459,7 +462,7 @@ class Pass {
         p_ += 2;
       } else if (p_ + 1 < end_ && *p_ == '*' && p_[1] == '/') {
         p_ += 2;
-        if (--depth == 0) return;
+        if (--depth == 0) return sink_.comment(start, static_cast<std::size_t>(p_ - start));
       } else {
         ++p_;
       }
@@ -650,6 +653,7 @@ class HashSink {
       bytes(p, n, tag_raw_more, tag_raw);
     }
   }
+  void comment(const char*, std::size_t) { commented_ = true; }
   Mark mark() const { return state_; }
   void rollback(const Mark& m) { state_ = m; }
 
@@ -668,7 +672,7 @@ class HashSink {
     std::uint64_t c = (state_.check & kPrime) + (state_.check >> 61);
     if (c >= kPrime) c -= kPrime;
     const Wide w = static_cast<Wide>(state_.shown) * 0xd6e8feb86659fd93ULL;
-    return {static_cast<std::uint64_t>(w) ^ static_cast<std::uint64_t>(w >> 64), c, broken};
+    return {static_cast<std::uint64_t>(w) ^ static_cast<std::uint64_t>(w >> 64), c, broken, commented_};
   }
 
  private:
@@ -716,6 +720,7 @@ class HashSink {
   }
 
   State state_;
+  bool commented_ = false;
   const std::uint64_t multiplier_;
   const char* const end_;
 };
@@ -799,6 +804,7 @@ class TextSink {
     }
     put(p, n);
   }
+  void comment(const char*, std::size_t) {}
   Mark mark() const { return {text_.sql.size(), text_.tokens, levels_.back()}; }
   void rollback(const Mark& m) {
     text_.sql.resize(m.size);
@@ -935,6 +941,7 @@ class WordSink {
   void punctuation(char c) { first_ = c == ';'; }
   void literal(Literal, const char*, std::size_t, bool) { first_ = false; }
   void raw_literal(Literal, const char*, std::size_t, bool) { first_ = false; }
+  void comment(const char*, std::size_t) {}
   Mark mark() const { return {}; }
   void rollback(const Mark&) {}
 
@@ -958,7 +965,43 @@ class WordSink {
   bool first_ = true;  // at the start of a statement
 };
 
+// ---- Comments ---------------------------------------------------------------------------------
+
+// Keeps the tags of the comments before the first token, and of those since the last one.
+class TagSink {
+ public:
+  struct Mark {};
+  static constexpr bool kFolds = false;
+
+  explicit TagSink(CommentTags* tags) : tags_(tags) {}
+  void word(const char*, std::size_t) { token(); }
+  void quoted(const char*, std::size_t) { token(); }
+  void parameter(const char*, std::size_t) { token(); }
+  void op(const char*, std::size_t) { token(); }
+  void punctuation(char) { token(); }
+  void literal(Literal, const char*, std::size_t, bool) { token(); }
+  void raw_literal(Literal, const char*, std::size_t, bool) { token(); }
+  void comment(const char* p, std::size_t n) { tags_->read({p, n}); }
+  Mark mark() const { return {}; }
+  void rollback(const Mark&) {}
+
+ private:
+  void token() {
+    if (!begun_) leading_ = tags_->size();
+    begun_ = true;
+    tags_->cut_to(leading_);
+  }
+  CommentTags* tags_;
+  std::size_t leading_ = 0;
+  bool begun_ = false;
+};
+
 }  // namespace
+
+void find_tags(std::string_view sql, bool standard_strings, CommentTags* tags) {
+  TagSink sink(tags);
+  if (!Pass<TagSink>(sql, standard_strings, sink).run()) tags->cut_to(0);
+}
 
 DigestKey DigestKey::random() {
   std::random_device source;
@@ -980,7 +1023,7 @@ Digest exact_digest(std::string_view sql, bool standard_strings, const DigestKey
   first.punctuation(standard_strings ? '1' : '0');
   first.bytes(sql.data(), sql.size(), tag_byte_more, tag_byte);
   second.bytes(sql.data(), sql.size(), tag_byte_more, tag_byte);
-  return {second.finish(false).check, first.finish(false).check, false};
+  return {second.finish(false).check, first.finish(false).check, false, false};
 }
 
 GrammarText alike_text(std::string_view sql, bool standard_strings) {

@@ -38,7 +38,10 @@ struct Digest {
   std::uint64_t shown = 0;
   std::uint64_t check = 0;
   bool broken = false;  // unterminated quote or comment, or a NUL byte: nothing to be trusted
-  friend bool operator==(const Digest&, const Digest&) = default;
+  bool commented = false;  // there is a /* comment */ somewhere: no part of the digest
+  friend bool operator==(const Digest& a, const Digest& b) {
+    return a.shown == b.shown && a.check == b.check && a.broken == b.broken;
+  }
 };
 
 // Costs about a nanosecond per byte; no allocation. `standard_strings`: the session's

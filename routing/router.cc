@@ -46,6 +46,8 @@ bool reads_in_transaction(const BatchFacts& batch, const SessionState& session) 
 }
 
 Decision read(const SessionState& session, RouteReason why) {
+  if (session.target == conf::RouteTarget::primary)
+    return {Target::primary, session.target_by_hint ? RouteReason::hint : RouteReason::rule};
   if (session.consistency == conf::Consistency::session &&
       session.floor.kind == Floor::Kind::pending)
     return {Target::primary, RouteReason::floor_pending};
@@ -79,6 +81,10 @@ std::string_view name(RouteReason r) {
     case RouteReason::consistency_primary: return "consistency_primary";
     case RouteReason::retry: return "retry";
     case RouteReason::serializable: return "serializable";
+    case RouteReason::rule: return "rule";
+    case RouteReason::hint: return "hint";
+    case RouteReason::blocked: return "blocked";
+    case RouteReason::dry_run: return "dry_run";
   }
   return "unknown";
 }
@@ -119,7 +125,7 @@ Decision route(const BatchFacts& batch, const SessionState& session, conf::PoolM
   if (mode == conf::PoolMode::session) return {Target::primary, RouteReason::session_mode};
   if (batch.too_large) return {Target::primary, RouteReason::batch_too_large};
   if (batch.open_ended) return {Target::primary, RouteReason::open_sequence};
-  if (session.consistency == conf::Consistency::primary)
+  if (session.consistency == conf::Consistency::primary && session.target != conf::RouteTarget::replica)
     return {Target::primary, RouteReason::consistency_primary};
 
   if (batch.opens == Opens::read_only) return read(session, RouteReason::read_only_transaction);

@@ -5,6 +5,7 @@
 
 #include "conf/settings.h"
 #include "routing/facts.h"
+#include "routing/overrides.h"
 #include "routing/topology.h"
 
 namespace routing {
@@ -32,6 +33,9 @@ struct SessionState {
   bool repeatable_default = false;  // the same of REPEATABLE READ
   bool pinned = false;
   conf::Consistency consistency = conf::Consistency::session;
+  bool consistency_hinted = false;  // asked for by the client: SET pgsluice.consistency
+  conf::RouteTarget target = conf::RouteTarget::any;
+  bool target_by_hint = true;       // else by a [[route]]
   Floor floor{};
 };
 
@@ -58,6 +62,10 @@ enum class RouteReason : std::uint8_t {
   consistency_primary,  // asked for
   retry,                // a read that a replica could not run is run again on the primary
   serializable,         // a read, but the session's default isolation is one that no standby offers
+  rule,                 // a read that a [[route]] keeps on the primary
+  hint,                 // a read of which the client says that it is for the primary
+  blocked,              // by a [[route]]: refused, so counted only in a dry run
+  dry_run,              // routing.dry_run: else it would have gone to a replica
 };
 std::string_view name(RouteReason r);
 
@@ -92,6 +100,7 @@ struct BatchFacts {
   bool unread_text = false;  // a text so large that nobody has read it: it may have done anything
   bool executes = false;     // something in it runs; else it only parses
   bool open_ended = false;  // ends with a Flush: what follows in the sequence is not known yet
+  RouteOverrides overrides{};  // what rules and hints say of it
   void add(const Facts& facts) {  // in the order of the batch
     if (!facts.plain) add_rest(facts);
     if (facts.kind > ran) ran = facts.kind;
@@ -113,9 +122,19 @@ struct BatchFacts {
   void add_rest(const Facts& facts);
 };
 
+// The session as it is for this batch: with what rules and hints say of the batch, which is written to `room`.
+inline const SessionState& seen_by(const BatchFacts& batch, const SessionState& session, SessionState& room) {
+  if (!batch.overrides.given) [[likely]] return session;
+  room = session;
+  room.consistency = batch.overrides.consistency;
+  room.target = batch.overrides.target;
+  room.target_by_hint = batch.overrides.target_by_hint;
+  return room;
+}
+
 // The rules, in order (README.md gives their reasons). Pure; a dozen comparisons, no allocation.
 //
-// `session.in_transaction` and `pinned` speak of a server that is held; while they are true the
+// `session` is what seen_by() gives. Its `in_transaction` and `pinned` speak of a server that is held; while they are true the
 // answer is always same_server. In session mode a client that holds a server keeps using it without
 // asking. Target::replica means choose_replica() with read_floor(session), and the primary when
 // that finds none. To add a rule: a branch here, a RouteReason for it, a line in README.md and a

@@ -66,10 +66,12 @@ struct ClusterState {
   // answer to a COMMIT.
   std::shared_ptr<std::atomic<std::uint64_t>> samples_sent;
 
-  // A replica other than the accepted primary, up, reachable, within max_lag and not drained.
-  bool serves_reads(const NodeState& node) const {
-    return node.role == NodeRole::replica && node.health == NodeHealth::up && !node.ips.empty() &&
-           node.lag_ok && !node.drained && primary != node.id;
+  // A replica other than the accepted primary, up, reachable, within max_lag and not drained. `max_lag`
+  // above 0: this instead of what is configured.
+  bool serves_reads(const NodeState& node, Millis max_lag = Millis(0)) const {
+    const bool close = max_lag.count() == 0 ? node.lag_ok : node.lag && *node.lag <= max_lag;
+    return node.role == NodeRole::replica && node.health == NodeHealth::up && !node.ips.empty() && close &&
+           !node.drained && primary != node.id;
   }
   const NodeState* find(NodeId id) const {
     for (const NodeState& node : nodes)

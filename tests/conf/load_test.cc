@@ -341,6 +341,64 @@ TEST_SUITE("conf/load") {
     CHECK(rules[2].method == AuthMethod::reject);
   }
 
+  TEST_CASE("[[route]] rules are read in their order; what they do not say is as without them") {
+    const auto settings = loaded(
+        "[[route]]\n"
+        "name = \"reports\"\n"
+        "users = [\"report\", \"etl-*\"]\n"
+        "tags = [\"controller=reports*\"]\n"
+        "digests = [\"1f0c5d3a90b7e642\"]\n"
+        "tables = [\"audit.*\"]\n"
+        "statement_classes = [\"read\", \"ddl\"]\n"
+        "target = \"replica\"\n"
+        "consistency = \"eventual\"\n"
+        "max_lag = \"2s\"\n"
+        "query_timeout = \"1min\"\n"
+        "[[route]]\n"
+        "block = true\n" +
+        std::string(kBase) + kAuth);
+    const auto& routes = settings->routes;
+    REQUIRE(routes.size() == 2);
+    CHECK(routes[0].name == "reports");
+    CHECK(routes[0].users == std::vector<std::string>{"report", "etl-*"});
+    CHECK(routes[0].statement_classes == std::vector<std::string>{"read", "ddl"});
+    CHECK(routes[0].target == RouteTarget::replica);
+    CHECK(routes[0].consistency == Consistency::eventual);
+    CHECK(routes[0].max_lag == 2s);
+    CHECK(routes[0].query_timeout == 1min);
+    CHECK_FALSE(routes[0].block);
+    CHECK(routes[1].name == "2");
+    CHECK(routes[1].target == RouteTarget::any);
+    CHECK_FALSE(routes[1].consistency.has_value());
+    CHECK(routes[1].block);
+    CHECK(loaded(std::string(kBase) + kAuth)->routing_hints ==
+          std::vector<std::string>{"consistency", "route", "tenant"});
+    CHECK(loaded("[routing]\nhints = [\"route\"]\n" + std::string(kBase) + kAuth)->routing_hints ==
+          std::vector<std::string>{"route"});
+    CHECK(loaded("[routing]\nhints = []\n" + std::string(kBase) + kAuth)->routing_hints.empty());
+  }
+
+  TEST_CASE("a [[route]] rule that cannot be meant is refused with its line") {
+    const auto error = [](const std::string& text) { return error_of("[[route]]\n" + text, std::string(kBase) + kAuth); };
+    CHECK(error("users = [\"a\"]\n") == "");  // it is counted, and keeps rules that follow away
+    CHECK(error("statement_classes = [\"select\"]\n").find("route.1.statement_classes has \"select\"; it must be") !=
+          std::string::npos);
+    CHECK(error("digests = [\"1f\"]\n").find("route.1.digests has \"1f\"; it must be 16") != std::string::npos);
+    CHECK(error("tags = [\"job\"]\n").find("route.1.tags has \"job\"; it must be key=value") != std::string::npos);
+    CHECK(error("name = \"a\"\n[[route]]\nname = \"a\"\n").find("route.2.name is \"a\"; it must be another") !=
+          std::string::npos);
+    CHECK(error("[[route]]\nname = \"1\"\n").find("route.2.name is \"1\"") != std::string::npos);
+    CHECK(error("block = true\ntarget = \"primary\"\n").find("route.1.block is true; it must stand alone") !=
+          std::string::npos);
+    CHECK(error("target = \"replica\"\nconsistency = \"primary\"\n").find("route.1.consistency is \"primary\"") !=
+          std::string::npos);
+    CHECK(error("target = \"primary\"\nmax_lag = \"1s\"\n").find("route.1.max_lag is set") != std::string::npos);
+    CHECK(error("target = \"standby\"\n").find("route.1.target is \"standby\"; it must be \"any\", \"primary\"") !=
+          std::string::npos);
+    CHECK(error_of("[routing]\nhints = [\"rout\"]\n", std::string(kBase) + kAuth).find("routing.hints has \"rout\"") !=
+          std::string::npos);
+  }
+
   TEST_CASE("a rule that says something wrong, or that cannot be meant, is refused with its line") {
     const std::string rule = "[[auth.rule]]\n";
     const std::string query = "[auth]\nquery_user = \"m\"\n";

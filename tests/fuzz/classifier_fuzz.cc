@@ -1,4 +1,5 @@
 #include "routing/classifier.h"
+#include "routing/hints.h"
 
 #include "tests/fuzz/fuzz_target.h"
 
@@ -38,6 +39,18 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     // What is remembered is what was found.
     const auto again = classifier.classify(sql, standard_strings);
     ENSURE(same(*first, *again));
+    // Tags stand in comments, and inside the text.
+    const bool commented = classifier.commented();
+    routing::CommentTags tags;
+    routing::find_tags(sql, standard_strings, &tags);
+    ENSURE(tags.size() == 0 || commented || sql.size() > (64 << 10));
+    for (const routing::CommentTag& tag : tags.all()) {
+      ENSURE(tag.key.data() >= sql.data() && tag.value.data() + tag.value.size() < sql.data() + sql.size());
+      char room[64];
+      (void)routing::decode_tag(tag.key, room);
+      (void)routing::decode_tag(tag.value, room);
+    }
+    (void)routing::hints_of(tags, {});
     classifier.demote(sql, standard_strings);
     check(*classifier.classify(sql, standard_strings, Classifier::Encoding::ambiguous));
   }

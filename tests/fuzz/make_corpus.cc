@@ -223,6 +223,8 @@ void classifier_seeds(const fs::path& folder) {
   seed(folder, "several", "begin isolation level serializable; set local work_mem = '1MB'; commit");
   seed(folder, "settings", "set search_path to a, \"B c\"; select set_config('role', 'x', false)");
   seed(folder, "broken", "select 'never closed");
+  seed(folder, "tags",
+       R"(/*a='%20x',pgsluice_route='primary'*/ select 'x /*b=''1''*/' /* don't */ /*c='it\'s', d='%'*/ ;)");
   seed(folder, "deep", "select " + std::string(300, '(') + "1" + std::string(300, ')'));
 }
 

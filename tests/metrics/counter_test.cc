@@ -1,4 +1,5 @@
 #include "metrics/counter.h"
+#include "metrics/name_numbers.h"
 
 #include <doctest/doctest.h>
 
@@ -22,6 +23,21 @@ TEST_SUITE("metrics/counter") {
     CHECK(gauge.read() == -3);
     gauge.set(7);
     CHECK(gauge.read() == 7);
+  }
+
+  TEST_CASE("a name keeps its number; what comes when all are taken is called other") {
+    metrics::NameNumbers numbers;
+    CHECK(numbers.name(0) == "");
+    CHECK(numbers.number("a") == 1);
+    CHECK(numbers.number("b") == 2);
+    CHECK(numbers.number("a") == 1);
+    CHECK(numbers.name(2) == "b");
+    CHECK(numbers.name(3) == "");
+    CHECK(numbers.name(metrics::NameNumbers::kOther) == "");
+    for (int i = 0; i < 1000; ++i) CHECK(numbers.number(std::to_string(i)) < metrics::CounterArray::kCapacity);
+    CHECK(numbers.number("late") == metrics::NameNumbers::kOther);
+    CHECK(numbers.name(metrics::NameNumbers::kOther) == "other");
+    CHECK(numbers.number("b") == 2);
   }
 
   TEST_CASE("an array counts each enumerator apart") {

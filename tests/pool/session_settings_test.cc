@@ -388,4 +388,13 @@ TEST_SUITE("pool/session_settings") {
     CHECK(replay_sql(*server, *client) ==
           "SELECT pg_catalog.set_config('timezone','UTC',false);SET \"a\" TO 1;");
   }
+
+  TEST_CASE("the bare value of a setting is without its quotes, whichever way they are written") {
+    CHECK(bare_value(startup("a", "it's 'so'")) == "it's 'so'");
+    CHECK(bare_value(setting("a", "'it''s'")) == "it's");
+    CHECK(bare_value(setting("a", "E'a\\\\b''c'")) == "a\\b'c");
+    CHECK(bare_value(setting("a", "on")) == "on");
+    CHECK(bare_value(setting("a", "''")) == "");
+    CHECK(bare_value(setting("a", "'")) == "'");
+  }
 }

@@ -86,6 +86,23 @@ std::map<int, int> simulate(const ClusterState& cluster,
 }  // namespace
 
 TEST_SUITE("routing/chooser") {
+  TEST_CASE("a read's own max_lag counts instead of what is configured, shorter and longer") {
+    ClusterState cluster = with_replicas(2);
+    cluster.nodes[1].lag = 3s;
+    cluster.nodes[2].lag = 1min;
+    cluster.nodes[2].lag_ok = false;
+    cluster.find_serving();
+    CHECK(why(cluster, {}) == ReadReason::fresh_replica);
+    CHECK(why(cluster, {.max_lag = 3s}) == ReadReason::fresh_replica);
+    CHECK(why(cluster, {.max_lag = 2999ms}) == ReadReason::all_lagging);
+    cluster.nodes[1].drained = true;
+    cluster.find_serving();
+    CHECK(why(cluster, {}) == ReadReason::all_lagging);
+    CHECK(why(cluster, {.max_lag = 1min}) == ReadReason::fresh_replica);
+    cluster.nodes[2].lag = std::nullopt;  // unknown is never zero
+    CHECK(why(cluster, {.max_lag = 1h}) == ReadReason::all_lagging);
+  }
+
   TEST_CASE("each reason to have no replica has its own word") {
     ClusterState cluster = with_replicas(2);
     CHECK(why(cluster, {}) == ReadReason::fresh_replica);

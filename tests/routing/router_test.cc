@@ -42,6 +42,33 @@ constexpr auto kBeginReadOnly = TransactionStep::begin_read_only;
 }  // namespace
 
 TEST_SUITE("routing/router") {
+  TEST_CASE("a rule or a hint keeps reads on the primary, and sends no write to a replica") {
+    using conf::RouteTarget;
+    const SessionState hinted{.target = RouteTarget::primary};
+    const SessionState ruled{.target = RouteTarget::primary, .target_by_hint = false};
+    goes({read()}, primary, RouteReason::hint, hinted);
+    goes({read()}, primary, RouteReason::rule, ruled);
+    goes({step(kBeginReadOnly)}, primary, RouteReason::rule, ruled);
+    goes({write()}, primary, RouteReason::write, ruled);
+    const SessionState to_replica{.consistency = conf::Consistency::primary, .target = RouteTarget::replica};
+    goes({read()}, replica, RouteReason::read, to_replica);
+    goes({write()}, primary, RouteReason::write, to_replica);
+    goes({step(TransactionStep::begin)}, primary, RouteReason::transaction_begins, to_replica);
+    goes({session_change()}, primary, RouteReason::session_change, to_replica);
+  }
+
+  TEST_CASE("what rules say of a batch goes before what holds for its session, and is gone with the batch") {
+    SessionState session{.consistency = conf::Consistency::session};
+    session.floor.raise(0);
+    BatchFacts ruled = batch({read()});
+    ruled.overrides = {.given = true, .consistency = conf::Consistency::eventual};
+    SessionState room;
+    CHECK(&seen_by(ruled, session, room) == &room);
+    check(route(ruled, room, conf::PoolMode::transaction), replica, RouteReason::read);
+    CHECK(&seen_by(batch({read()}), session, room) == &session);
+    goes({read()}, primary, RouteReason::floor_pending, session);
+  }
+
   TEST_CASE("a proven read in autocommit goes to a replica, everything else to the primary") {
     goes({read()}, replica, RouteReason::read);
     goes({read(), read()}, replica, RouteReason::read);

@@ -1,0 +1,99 @@
+#include "proxy/worker.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "conf/row.h"
+
+// [[route]] rules, as a worker applies them.
+namespace proxy {
+namespace {
+
+// Settings of clients of one (database, user) whose rules are remembered: clients make application names up.
+constexpr std::size_t kSettingsRemembered = 1000;
+
+constexpr std::string_view kApplicationName = "application_name";
+
+}  // namespace
+
+// The configuration is new: so are the rules, and what every session may ask for.
+void Worker::use_rules() {
+  const auto old = std::exchange(client_rules_, {});  // until nobody knows them
+  rules_ = std::make_shared<routing::RuleSet>(
+      settings_->routes, [this](const std::string& rule) { return shared_.rule_numbers.number(rule); });
+  hint_limits_ = routing::hint_limits(*settings_);
+  for (const Slot& slot : slots_)
+    if (slot.client && slot.client->session && slot.state != ClientState::closing) slot.client->settings_changed();
+}
+
+routing::ClientRules* Worker::rules_for(const Client& client) {
+  if (rules_->empty() || client.identity == nullptr) return nullptr;
+  Identity& identity = *client.identity;
+  const pool::SettingsRef& settings = client.session->current();
+  if (const auto known = identity.rules.find(settings); known != identity.rules.end()) return known->second;
+  std::string application;
+  for (const pool::Setting& setting : settings->entries)
+    if (setting.name == kApplicationName) application = pool::bare_value(setting);
+  routing::ClientRules* const found = shared_rules(rules_->candidates(
+      {.user = identity.user, .database = identity.database, .application = application}));
+  if (identity.rules.size() >= kSettingsRemembered) identity.rules.clear();
+  return identity.rules[settings] = found;
+}
+
+routing::ClientRules* Worker::shared_rules(std::vector<routing::RuleSet::Place> candidates) {
+  if (candidates.empty()) return nullptr;
+  if (const auto known = client_rules_.find(candidates); known != client_rules_.end()) return known->second.get();
+  if (client_rules_.size() >= forget_rules_at_) forget_unused_rules();
+  auto made = std::make_unique<routing::ClientRules>(rules_, candidates);
+  return (client_rules_[std::move(candidates)] = std::move(made)).get();
+}
+
+// Different application names can lead to very many different lists.
+void Worker::forget_unused_rules() {
+  for (const auto& [key, identity] : identities_) identity->rules.clear();
+  std::set<const routing::ClientRules*> used;
+  for (const Slot& slot : slots_)
+    if (slot.client) used.insert(slot.client->rules);
+  std::erase_if(client_rules_, [&used](const auto& one) { return !used.contains(one.second.get()); });
+  forget_rules_at_ = std::max(forget_rules_at_, 2 * client_rules_.size());
+}
+
+routing::RouteOverrides Worker::overrides_for(routing::ClientRules* rules, const routing::SessionState& session,
+                                              bool standard_strings,
+                                              const std::shared_ptr<const routing::Facts>& facts,
+                                              std::string_view commented) const {
+  routing::CommentTags tags;
+  routing::Hints hints;
+  if (!commented.empty() && (rules_->reads_tags() || commented.find("pgsluice_") != commented.npos)) {
+    routing::find_tags(commented, standard_strings, &tags);
+    hints = routing::hints_of(tags, hint_limits_);
+  }
+  const std::uint16_t rule = rules == nullptr ? 0 : rules->find(facts, tags);
+  if (rule == 0 && !hints.any()) return {};
+  const conf::RouteRule* const said =
+      rule == 0 ? nullptr : &rules->rules().rule(static_cast<routing::RuleSet::Place>(rule - 1));
+  routing::RouteOverrides overrides = routing::overrides_of(said, hints, session);
+  overrides.rule = rule;
+  return overrides;
+}
+
+// A dry run has sent this to the primary: counts where it would have gone, and says why it has gone there.
+routing::RouteReason Worker::count_dry_route(routing::RouteReason why, const routing::BatchFacts& batch) {
+  using routing::RouteReason;
+  metrics_->dry_routes.add(batch.overrides.blocked ? RouteReason::blocked : why);
+  const bool elsewhere = why == RouteReason::read || why == RouteReason::read_only_transaction;
+  return elsewhere ? RouteReason::dry_run : why;
+}
+
+std::string Worker::rule_name(std::uint16_t rule) const {
+  if (rule == 0 || rule > rules_->size()) return "";
+  return conf::key_text(rules_->rule(static_cast<routing::RuleSet::Place>(rule - 1)).name);
+}
+
+void Worker::count_rule(std::uint16_t rule) {
+  if (rule == 0 || rule > rules_->size()) return;
+  metrics_->rules.add(rules_->number(static_cast<routing::RuleSet::Place>(rule - 1)));
+}
+
+}  // namespace proxy

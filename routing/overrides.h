@@ -1,0 +1,52 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "conf/settings.h"
+
+namespace routing {
+
+// The limits of what no rule says anything of; a time-out of zero never ends anything.
+struct RouteDefaults {
+  conf::Millis max_lag, query_timeout;
+};
+
+// What [[route]] rules and hints say of one statement, or of a whole batch, instead of the configuration.
+// Small, because every client has room for one. To add an outcome: a field here and its line in join(); its
+// key in conf::RouteRule; and in overrides_of() (rules.cc) who has the last word, rule or hint.
+struct RouteOverrides {
+  bool given = false;           // something said something; else nothing else here counts
+  bool blocked = false;         // by the rule `rule`
+  conf::Consistency consistency = conf::Consistency::session;
+  conf::RouteTarget target = conf::RouteTarget::any;
+  bool target_by_hint = false;  // else by a rule
+  std::uint16_t rule = 0;       // 1 + its place among the rules; 0: none fits
+  std::uint32_t max_lag_ms = 0, query_timeout_ms = 0;  // 0: as configured
+};
+
+// Both go to one server, so the stricter of each counts. Of the names of two rules the one that blocks is
+// kept, else the first.
+inline RouteOverrides join(const RouteOverrides& a, const RouteOverrides& b, const RouteDefaults& defaults) {
+  using conf::RouteTarget;
+  // Of two limits; 0 stands for `usual`, and a `usual` of 0 for none.
+  const auto stricter = [](std::uint32_t one, std::uint32_t other, conf::Millis usual) {
+    if (one != 0 && other != 0) return std::min(one, other);
+    const std::uint32_t said = std::max(one, other);
+    return usual.count() == 0 || said < usual.count() ? said : 0;
+  };
+  RouteOverrides both = b.blocked && !a.blocked ? b : a;
+  both.given = true;
+  both.consistency = std::max(a.consistency, b.consistency);
+  if (a.target != b.target) {
+    const bool primary = a.target == RouteTarget::primary || b.target == RouteTarget::primary;
+    both.target = primary ? RouteTarget::primary : RouteTarget::any;
+    both.target_by_hint = a.target == RouteTarget::primary ? a.target_by_hint : b.target_by_hint;
+  }
+  if (both.rule == 0) both.rule = b.rule;
+  both.max_lag_ms = stricter(a.max_lag_ms, b.max_lag_ms, defaults.max_lag);
+  both.query_timeout_ms = stricter(a.query_timeout_ms, b.query_timeout_ms, defaults.query_timeout);
+  return both;
+}
+
+}  // namespace routing
