@@ -44,7 +44,8 @@ async def _until_ready(reader):
             return
 
 
-async def _one_client(port, user, database):
+async def log_in(port, user, database):
+    """A client that has logged in and run one statement; its connection is as long as the writer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=4096)
     writer.write(_startup(user, database))
     await _until_ready(reader)
@@ -58,7 +59,7 @@ async def _hold(port, count, user, database, measure, settle_seconds):
 
     async def guarded():
         async with gate:
-            return await _one_client(port, user, database)
+            return await log_in(port, user, database)
 
     tasks = [asyncio.ensure_future(guarded()) for _ in range(count)]
     try:

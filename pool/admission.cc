@@ -113,6 +113,16 @@ Tenant& TenantRegistry::find(std::string_view name) {
   return name.empty() ? *by_number_.front() : add(name);
 }
 
+Tenant& TenantRegistry::find(std::string_view name, const std::string& user) {
+  const std::lock_guard lock(mutex_);
+  if (const auto it = tenants_.find(name); it != tenants_.end()) return *it->second;
+  if (name.empty()) return *by_number_.front();
+  std::size_t& made = named_by_[user];
+  if (made == kMaxNamedByUser) return *by_number_.front();
+  ++made;
+  return add(name);
+}
+
 // The caller holds mutex_.
 Tenant& TenantRegistry::add(std::string_view name) {
   if (const auto it = tenants_.find(name); it != tenants_.end()) return *it->second;

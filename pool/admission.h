@@ -109,9 +109,14 @@ struct TenantOrder {
 class TenantRegistry {
  public:
   static constexpr std::size_t kMaxTenants = 1000;
+  // So many of them may be made by what the clients of one user say: they could be one client's.
+  static constexpr std::size_t kMaxNamedByUser = 100;
 
   explicit TenantRegistry(const conf::Settings& settings);
   Tenant& find(std::string_view name);
+  // The same for a name that a client of `user` has made up (pgsluice.tenant, application_name). One that is
+  // new, past kMaxNamedByUser, is "other".
+  Tenant& find(std::string_view name, const std::string& user);
   void reload(const conf::Settings& settings);
   // By tenant, all that is ordered now. A tenant of that name need not have come yet.
   void overrule(std::map<std::string, TenantOrder, std::less<>> orders);
@@ -124,6 +129,7 @@ class TenantRegistry {
 
   std::map<std::string, std::unique_ptr<Tenant>, std::less<>> tenants_;
   std::vector<Tenant*> by_number_;
+  std::map<std::string, std::size_t, std::less<>> named_by_;  // users: how many tenants their clients have made
   conf::TenantLimits default_;
   std::map<std::string, conf::TenantLimits> configured_;
   std::map<std::string, TenantOrder, std::less<>> orders_;

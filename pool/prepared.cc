@@ -4,7 +4,7 @@
 
 namespace pool {
 
-std::string server_name(std::uint32_t id) { return "pgsluice_" + std::to_string(id); }
+std::string server_name(std::uint32_t id) { return std::string(routing::kOurStatements) + std::to_string(id); }
 
 PreparedRef PreparedRegistry::intern(std::string_view tail) {
   const std::lock_guard lock(mutex_);

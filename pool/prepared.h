@@ -19,7 +19,7 @@ namespace pool {
 struct Prepared {
   std::uint32_t id = 0;
   std::string tail;         // of the Parse message after the name: text, NUL, parameter types
-  std::string server_name;  // "pgsluice_<id>"; clients cannot see it except in server logs
+  std::string server_name;  // "pgsluice_<id>"; clients see it in server logs at most
   std::string_view text() const { return std::string_view(tail.c_str()); }
 };
 std::string server_name(std::uint32_t id);
@@ -60,6 +60,15 @@ class ServerStatements {
   PreparedRef find(std::uint32_t id) const;  // null: it does not have it
   void clear();
   std::size_t size() const { return known_.size(); }
+  // Those for which `wanted` says so, taken out.
+  template <class Wanted>
+  std::vector<PreparedRef> take_if(Wanted wanted) {
+    std::vector<PreparedRef> taken;
+    for (const PreparedRef& one : used_)
+      if (wanted(*one)) taken.push_back(one);
+    for (const PreparedRef& one : taken) remove(one->id);
+    return taken;
+  }
   // The least recently used one, taken out.
   PreparedRef evict();
 

@@ -18,6 +18,7 @@
 #include "proxy/batch_extras.h"
 #include "proxy/healing.h"
 #include "proxy/held_transaction.h"
+#include "proxy/lending.h"
 #include "proxy/messages.h"
 #include "proxy/net/socket.h"
 #include "routing/chooser.h"
@@ -192,6 +193,7 @@ class ClientPrepared {
     std::string name;   // with the client's name for the statement
   };
   std::list<Doomed> doomed;
+  std::unique_ptr<Lending> lending;  // while a batch is sent, and between its sequence's batches
   // What the Parses of the batch that waits are, by the catalogue of that version.
   std::vector<std::shared_ptr<const routing::Facts>> waiting;
   std::uint64_t waiting_version = 0;

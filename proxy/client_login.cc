@@ -279,16 +279,18 @@ void ClientLogin::begin_authentication() {
   user_exists_ = !secret_.empty();
   if (!user_exists_ && !settings.auth_query_user.empty() && asked_.database != kConsole) {
     stage_ = Stage::secret;
-    const auto database = settings.databases.find(asked_.database);
-    const auto fallback = settings.databases.find("*");
-    const auto chosen = database != settings.databases.end() ? database : fallback;
-    cluster_ = chosen != settings.databases.end()
-                   ? chosen->second.cluster
-                   : settings.clusters.begin()->first;
+    cluster_ = cluster_wanted();
     worker_.shared().tell_control(SecretWanted{client_.id(), cluster_, asked_.user});
     return;
   }
   challenge();
+}
+
+const std::string& ClientLogin::cluster_wanted() const {
+  const conf::Settings& settings = worker_.settings();
+  const auto database = settings.databases.find(asked_.database);
+  const auto chosen = database != settings.databases.end() ? database : settings.databases.find("*");
+  return chosen != settings.databases.end() ? chosen->second.cluster : settings.clusters.begin()->first;
 }
 
 bool ClientLogin::certificate_fits(conf::ClientCert demanded) {
@@ -418,8 +420,8 @@ void ClientLogin::on_password(std::string_view payload) {
           reject();
         } else {
           if (const auto stored = wire::parse_scram_secret(check->secret))
-            worker_.shared().credentials.learn(asked_.user, stored->salt, stored->iterations,
-                                               check->proved);
+            worker_.shared().credentials.learn({cluster_wanted(), asked_.user}, stored->salt,
+                                               stored->iterations, check->proved);
           authenticated();
         }
         if (client.state() != ClientState::closing) client.go_on();
@@ -512,8 +514,8 @@ void ClientLogin::on_sasl_final(std::string_view payload) {
     return;
   }
   // What the client has proved opens the servers too, where the same secret is stored.
-  worker_.shared().credentials.learn(asked_.user, scram_secret_.salt, scram_secret_.iterations,
-                                     success->keys);
+  worker_.shared().credentials.learn({cluster_wanted(), asked_.user}, scram_secret_.salt,
+                                     scram_secret_.iterations, success->keys);
   std::string message;
   wire::append_authentication_sasl_final(message, success->server_final);
   client_.send(message);
@@ -522,7 +524,7 @@ void ClientLogin::on_sasl_final(std::string_view payload) {
 
 void ClientLogin::authenticated() {
   if (!cluster_.empty() && wire::password_kind(secret_) != wire::PasswordKind::scram)
-    worker_.shared().credentials.keep(cluster_, asked_.user, secret_);
+    worker_.shared().credentials.keep({cluster_, asked_.user}, secret_);
   wire::cleanse(secret_);
   scram_ = nullptr;
   const conf::Settings& settings = worker_.settings();
@@ -582,21 +584,29 @@ void ClientLogin::open_session() {
   client_.counted = true;
 
   std::string tenant;
-  if (const std::string* asked = asked_.setting("pgsluice.tenant"); asked != nullptr && worker_.hint_limits().tenant)
+  bool made_up = false;
+  if (const std::string* asked = asked_.setting("pgsluice.tenant"); asked != nullptr && worker_.hint_limits().tenant) {
     tenant = *asked;
+    made_up = true;
+  }
   if (const auto user = settings.users.find(asked_.user);
-      user != settings.users.end() && !user->second.tenant.empty())
+      user != settings.users.end() && !user->second.tenant.empty()) {
     tenant = user->second.tenant;  // what the operator says is not the client's to change
+    made_up = false;
+  }
   if (tenant.empty()) {
     switch (settings.tenant_by) {
       case conf::TenantBy::user: tenant = asked_.user; break;
       case conf::TenantBy::database: tenant = asked_.database; break;
       case conf::TenantBy::application_name:
         if (const std::string* application = asked_.setting("application_name")) tenant = *application;
+        made_up = true;
         break;
     }
   }
-  client_.tenant = &worker_.shared().tenants.find(tenant.empty() ? asked_.user : tenant);
+  pool::TenantRegistry& tenants = worker_.shared().tenants;
+  if (tenant.empty()) tenant = asked_.user;
+  client_.tenant = made_up ? &tenants.find(tenant, asked_.user) : &tenants.find(tenant);
 
   std::vector<pool::Setting> start;
   for (const wire::StartupSetting& setting : asked_.settings) {

@@ -62,6 +62,7 @@ class ClientLogin {
   void on_startup(const wire::Startup& startup);
   void begin_authentication();
   // False: it does not, and the login has failed.
+  const std::string& cluster_wanted() const;  // of the database that is asked for
   bool certificate_fits(conf::ClientCert demanded);
   void challenge();
   void on_password(std::string_view payload);

@@ -42,9 +42,10 @@ struct Console::Command {
 // To add a command: a row here (SHOW HELP and dispatch follow from it) and its method.
 const Console::Command Console::kCommands[] = {
     {"SHOW HELP", "this list", false, &Console::show_help, 0, 0, columns::kHelp},
-    {"SHOW NODES", "every node: role, health, lag, position", false, &Console::show_nodes, 0, 0, columns::kNodes},
-    {"SHOW POOLS", "clients and servers per database and user, over all nodes", false, &Console::show_pools, 0, 0,
-     columns::kPools},
+    {"SHOW NODES", "every node: role, health, lag, position", false, &Console::show_nodes, 0, 0,
+     columns::kNodes},
+    {"SHOW POOLS", "clients and servers per database and user, over all nodes", false, &Console::show_pools,
+     0, 0, columns::kPools},
     {"SHOW NODE_POOLS", "servers per database, user and node", false, &Console::show_node_pools, 0, 0,
      columns::kNodePools},
     {"SHOW CLIENTS", "every client connection", false, &Console::show_clients, 0, 0, columns::kClients},
@@ -52,10 +53,11 @@ const Console::Command Console::kCommands[] = {
     {"SHOW SOCKETS", "both, with what is buffered", false, &Console::show_sockets, 0, 0, columns::kSockets},
     {"SHOW ACTIVE_SOCKETS", "those with something buffered", false, &Console::show_active_sockets, 0, 0,
      columns::kSockets},
-    {"SHOW DATABASES", "what clients may connect to, and what is in use", false, &Console::show_databases, 0, 0,
-     columns::kDatabases},
+    {"SHOW DATABASES", "what clients may connect to, and what is in use", false, &Console::show_databases,
+     0, 0, columns::kDatabases},
     {"SHOW USERS", "users with a section and users seen", false, &Console::show_users, 0, 0, columns::kUsers},
-    {"SHOW TENANTS", "limits and use of every tenant", false, &Console::show_tenants, 0, 0, columns::kTenants},
+    {"SHOW TENANTS", "limits and use of every tenant", false, &Console::show_tenants, 0, 0,
+     columns::kTenants},
     {"SHOW STATS", "statements, transactions, bytes and times by database; times in microseconds", false,
      &Console::show_stats, 0, 0, columns::kStats},
     {"SHOW STATS_TOTALS", "the total_... of SHOW STATS", false, &Console::show_stats_totals, 0, 0,
@@ -74,27 +76,30 @@ const Console::Command Console::kCommands[] = {
      false, &Console::show_nothing, 1, 100'000, columns::kExplainRoute},
     {"SHOW PINS", "what has tied clients to their servers", false, &Console::show_reasons, 0, 0,
      columns::kReasons},
-    {"SHOW REFUSALS", "what was refused, and why connections were closed", false, &Console::show_reasons, 0, 0,
-     columns::kReasons},
+    {"SHOW REFUSALS", "what was refused, and why connections were closed", false, &Console::show_reasons,
+     0, 0, columns::kReasons},
     {"SHOW RETRIES", "reads that were run again on another node", false, &Console::show_reasons, 0, 0,
      columns::kReasons},
     {"SHOW LISTS", "how many there are of everything", false, &Console::show_lists, 0, 0, columns::kLists},
     {"SHOW MEM", "memory by what it is for", false, &Console::show_mem, 0, 0, columns::kMem},
-    {"SHOW CONFIG", "every option, its value and default", false, &Console::show_config, 0, 0, columns::kConfig},
+    {"SHOW CONFIG", "every option, its value and default", false, &Console::show_config, 0, 0,
+     columns::kConfig},
     {"SHOW STATE", "active, draining, ...", false, &Console::show_state, 0, 0, columns::kState},
     {"SHOW VERSION", "the version of this program", false, &Console::show_version, 0, 0, columns::kVersion},
     {"SHOW FLEET", "the processes that share limits with this one", false, &Console::show_fleet, 0, 0,
      columns::kFleet},
     {"SHOW DNS_HOSTS", "names of nodes and their addresses", false, &Console::show_dns_hosts, 0, 0,
      columns::kDnsHosts},
-    {"SHOW DNS_ZONES", "empty: zones are not watched", false, &Console::show_nothing, 0, 0, columns::kDnsZones},
+    {"SHOW DNS_ZONES", "empty: zones are not watched", false, &Console::show_nothing, 0, 0,
+     columns::kDnsZones},
     {"SHOW PEERS", "empty: processes do not know of each other", false, &Console::show_nothing, 0, 0,
      columns::kPeers},
     {"SHOW PEER_POOLS", "empty, as SHOW PEERS", false, &Console::show_nothing, 0, 0, columns::kPeerPools},
     {"SHOW FDS", "refused: descriptors are handed to nobody", false, &Console::show_fds},
     {"SET", "OPTION = VALUE: until the file is read again", true, &Console::set, 3, 3},
-    {"PAUSE", "[DATABASE]: let statements wait, close servers as they are released; answers when none is left",
-     true, &Console::pause, 0, 1},
+    {"PAUSE",
+     "[DATABASE]: let statements wait, close servers as they are released; answers when none is left", true,
+     &Console::pause, 0, 1},
     {"RESUME", "[DATABASE]: end PAUSE or KILL", true, &Console::resume, 0, 1},
     {"RECONNECT", "[DATABASE]: replace server connections as they are released", true, &Console::reconnect,
      0, 1},
@@ -207,7 +212,8 @@ void Console::show(const ConsoleCommand& asked, std::span<const wire::Column> co
 
 void Console::command(const ConsoleCommand& asked) {
   const auto found = std::ranges::find(kCommands, asked.words, &Command::words);
-  if (found == std::end(kCommands)) return answer(asked.client, error(wire::sqlstate::kSyntaxError, asked.words));
+  if (found == std::end(kCommands))
+    return answer(asked.client, error(wire::sqlstate::kSyntaxError, asked.words));
   if (found->acts && !asked.may_act) {
     answer(asked.client,
            error(wire::sqlstate::kInsufficientPrivilege,
@@ -232,7 +238,8 @@ void Console::ask_workers(const ConsoleCommand& asked, std::span<const wire::Col
                           ConsoleQuestion question, Finish finish) {
   const std::uint64_t ticket = ++last_ticket_;
   Pending& pending = pending_[ticket];
-  pending = {.asked = asked, .columns = columns, .silent_since = {}, .heard = {}, .finish = std::move(finish)};
+  pending = {
+      .asked = asked, .columns = columns, .silent_since = {}, .heard = {}, .finish = std::move(finish)};
   const conf::Instant now = control_.loop().now();
   for (Worker* worker : control_.shared().workers) {
     pending.silent_since[worker->number()] = now;
@@ -244,7 +251,8 @@ void Console::ask_workers(const ConsoleCommand& asked, std::span<const wire::Col
 // For tables whose rows the workers make.
 void Console::ask_rows(const ConsoleCommand& asked, std::span<const wire::Column> columns,
                        ConsoleQuestion question) {
-  ask_workers(asked, columns, question, [this, columns](const ConsoleCommand& command, Heard&& heard, std::string notices) {
+  ask_workers(asked, columns, question, [this, columns](const ConsoleCommand& command, Heard&& heard,
+                                                        std::string notices) {
     std::string out;
     if (command.describe) wire::append_row_description(out, columns, command.formats);
     out += heard.rows;
@@ -295,8 +303,8 @@ void Console::complete(std::map<std::uint64_t, Pending>::iterator found) {
   for (const auto& [worker, since] : pending.silent_since)
     wire::append_notice(notices, {.severity = "WARNING",
                                   .sqlstate = "01000",
-                                  .message = "worker " + std::to_string(worker) + " has not answered within " +
-                                             conf::print(kPatience) + ": what it has is missing here"});
+                                  .message = "worker " + std::to_string(worker) +
+                                             " has not answered within " + conf::print(kPatience) + ": what it has is missing here"});
   pending.finish(pending.asked, std::move(pending.heard), std::move(notices));
 }
 

@@ -117,7 +117,8 @@ std::optional<Chore> driver_chore(Words words, const std::string& user) {
   const ConsoleWord& first = words[0];
   const Words rest = words.subspan(1);
   if (first.is("BEGIN")) return done("BEGIN", begin);
-  if (first.is("START") && !rest.empty() && rest[0].is("TRANSACTION")) return done("START TRANSACTION", begin);
+  if (first.is("START") && !rest.empty() && rest[0].is("TRANSACTION"))
+    return done("START TRANSACTION", begin);
   if (first.is("COMMIT") || first.is("END")) return done("COMMIT", end);
   if (first.is("ROLLBACK") || first.is("ABORT"))
     return done("ROLLBACK", std::ranges::any_of(rest, [](const ConsoleWord& word) { return word.is("TO"); })
@@ -142,7 +143,8 @@ std::optional<Chore> driver_chore(Words words, const std::string& user) {
   if (first.is("UNLISTEN")) return done("UNLISTEN");
   if (first.is("SELECT")) return select(rest, user);
   if (first.is("SHOW") && rest.size() == 1) {
-    if (const ConsoleSetting* setting = find_setting(rest[0])) return answers("SHOW", setting->name, setting->value);
+    if (const ConsoleSetting* setting = find_setting(rest[0]))
+      return answers("SHOW", setting->name, setting->value);
     if (rest[0].is("SESSION_AUTHORIZATION")) return answers("SHOW", "session_authorization", user);
   }
   if (first.is("SHOW") && rest.size() == 3 && rest[0].is("TRANSACTION") && rest[1].is("ISOLATION") &&

@@ -134,14 +134,17 @@ void Console::show_state(const ConsoleCommand& asked) {
 }
 
 // Empty for what there is none of here, so that tools which ask for everything go on.
-void Console::show_nothing(const ConsoleCommand& asked) { show(asked, understand(console_words(asked.words)).columns, {}); }
+void Console::show_nothing(const ConsoleCommand& asked) {
+  show(asked, understand(console_words(asked.words)).columns, {});
+}
 
 void Console::show_fds(const ConsoleCommand& asked) {
   std::string out;
   wire::append_error(out, {.severity = "ERROR",
                            .sqlstate = wire::sqlstate::kFeatureNotSupported,
                            .message = "SHOW FDS hands sockets, cancel keys and secrets to whoever asks",
-                           .detail = "pgsluice does not restart that way, so there is nothing that it is good for.",
+                           .detail = "pgsluice does not restart that way, so there is nothing that it is good "
+                                     "for.",
                            .hint = "SHOW SOCKETS shows every connection."});
   answer(asked.client, std::move(out));
 }
@@ -404,10 +407,13 @@ void Console::show_databases(const ConsoleCommand& asked) {
         port = number(std::int64_t{cluster->second.servers.front().port});
       }
       rows.push_back({name, hosts, port, database.dbname.empty() ? name : database.dbname, std::nullopt,
-                      number(database.pool_size.value_or(settings.pool_size)), "0", "0",
-                      optional(database.pool_mode), "0", number(use.servers),
-                      orders.is_paused(name) ? "1" : "0", orders.is_disabled(name) ? "1" : "0", number(use.clients),
-                      database.cluster});
+                      number(database.pool_size.value_or(settings.pool_size)),
+                      number(database.pool_min_size.value_or(settings.pool_min_size)), "0",
+                      optional(database.pool_mode),
+                      number(database.max_servers.value_or(settings.pool_servers_per_database)),
+                      number(use.servers), orders.is_paused(name) ? "1" : "0",
+                      orders.is_disabled(name) ? "1" : "0", number(use.clients), database.cluster,
+                      number(database.max_clients.value_or(settings.listen_clients_per_database))});
     }
     show(command, columns::kDatabases, rows, std::move(notices));
   });
@@ -432,15 +438,18 @@ void Console::show_users(const ConsoleCommand& asked) {
       return std::ranges::find(users, name) != users.end();
     };
     Rows rows;
+    const conf::UserSettings none;
     for (const auto& [name, use] : used) {
-      const auto user = settings.users.find(name);
-      const bool known = user != settings.users.end();
-      rows.push_back({name, known ? optional(user->second.pool_mode) : std::nullopt,
-                      known ? optional(user->second.pool_size) : std::nullopt, number(use.servers),
-                      number(use.clients), known ? user->second.tenant : "",
+      const auto found = settings.users.find(name);
+      const conf::UserSettings& user = found != settings.users.end() ? found->second : none;
+      rows.push_back({name, optional(user.pool_mode), optional(user.pool_size), number(use.servers),
+                      number(use.clients), user.tenant,
                       listed(settings.admin_users, name)         ? "admin"
                       : listed(settings.admin_stats_users, name) ? "stats"
-                                                                 : ""});
+                                                                 : "",
+                      optional(user.pool_min_size),
+                      number(user.max_servers.value_or(settings.pool_servers_per_user)),
+                      number(user.max_clients.value_or(settings.listen_clients_per_user))});
     }
     show(command, columns::kUsers, rows, std::move(notices));
   });
@@ -506,7 +515,8 @@ void Console::show_mem(const ConsoleCommand& asked) {
     Rows rows;
     const auto row = [&rows](std::string_view name, std::size_t size, std::int64_t used, std::int64_t free) {
       const auto each = static_cast<std::int64_t>(size);
-      rows.push_back({std::string(name), number(each), number(used), number(free), number(each * (used + free))});
+      rows.push_back({std::string(name), number(each), number(used), number(free),
+                      number(each * (used + free))});
     };
     // Objects themselves, without what strings in them hold elsewhere; the last row is everything.
     row("client", sizeof(Client), clients, 0);

@@ -6,11 +6,11 @@
 
 #include "proxy/wire/backend.h"
 
-// The columns of every table that the console shows. Those that PgBouncer (1.18 to 1.24) has too come first, under
-// its names and in its order, where they mean the same; ours follow.
+// The columns of every table that the console shows. Those that PgBouncer (1.18 to 1.24) has too come
+// first, under its names and in its order, where they mean the same; ours follow.
 //
-// To add a column: here, and at the same place of each row that console_tables.cc (or, for clients and servers,
-// worker_console.cc) makes.
+// To add a column: here, and at the same place of each row that console_tables.cc (or, for clients and
+// servers, worker_console.cc) makes.
 namespace proxy::columns {
 
 using wire::Column;
@@ -61,11 +61,12 @@ inline constexpr Column kDatabases[] = {
     {"min_pool_size", int8}, {"reserve_pool", int8},  {"pool_mode", text},
     {"max_connections", int8}, {"current_connections", int8},
     {"paused", int8},        {"disabled", int8},
-    {"current_client_connections", int8}, {"cluster", text}};
+    {"current_client_connections", int8}, {"cluster", text}, {"max_client_connections", int8}};
 inline constexpr Column kUsers[] = {
     {"name", text},          {"pool_mode", text},     {"pool_size", int8},
     {"current_connections", int8}, {"current_client_connections", int8},
-    {"tenant", text},        {"console", text}};
+    {"tenant", text},        {"console", text},       {"min_pool_size", int8},
+    {"max_user_connections", int8}, {"max_user_client_connections", int8}};
 inline constexpr Column kLists[] = {{"list", text}, {"items", int8}};
 inline constexpr Column kMem[] = {
     {"name", text}, {"size", int8}, {"used", int8}, {"free", int8}, {"memtotal", int8}};

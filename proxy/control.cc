@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "conf/load.h"
-#include "proxy/log.h"
 #include "proxy/overloaded.h"
 #include "proxy/version.h"
 
@@ -486,9 +485,11 @@ void Control::accept_from(int listener) {
     net::Address from;
     int fd = net::accept_one(listener, &from);
     const bool out = fd < 0 && (errno == EMFILE || errno == ENFILE);
+    if (out) tell_workers([] { return DescriptorWanted{}; });
     if (out && !spare_.empty()) {
       // Whoever it is can say so, and only the console is let in.
-      log_warning(std::string("only the console is let in: ") + std::strerror(errno));
+      if (const auto more = only_console_log_.due(loop_.now()))
+        log_warning(std::string("only the console is let in: ") + std::strerror(EMFILE) + *more);
       ::close(spare_.back());
       spare_.pop_back();
       fd = net::accept_one(listener, &from);
@@ -497,7 +498,9 @@ void Control::accept_from(int listener) {
       if (errno == EAGAIN || errno == EWOULDBLOCK) return;
       if (errno == ECONNABORTED || errno == EINTR) continue;
       // EMFILE, ENFILE, ENOBUFS: whoever waits is left waiting for a moment; those inside go on.
-      log_error(std::string("accepting clients is paused: ") + std::strerror(errno));
+      const int error = errno;
+      if (const auto more = accept_log_.due(loop_.now()))
+        log_error(std::string("accepting clients is paused: ") + std::strerror(error) + *more);
       watch_listeners(false);
       accept_again_.once(kAcceptPause);
       return;

@@ -11,6 +11,7 @@
 #include "metrics/exporter.h"
 #include "proxy/console.h"
 #include "proxy/listeners.h"
+#include "proxy/log.h"
 #include "proxy/messages.h"
 #include "proxy/monitor.h"
 #include "proxy/net/loop.h"
@@ -133,6 +134,7 @@ class Control {
   Metrics metrics_;
   const std::string program_;  // the path of the executable, for a successor
   net::Timer accept_again_;
+  SeldomLog accept_log_, only_console_log_;
   net::Timer fade_;
   net::Timer drain_deadline_;
   net::Timer ready_deadline_;   // of a successor: its nodes must be known by then

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdio>
 #include <ctime>
+#include <utility>
 
 #include <unistd.h>
 
@@ -48,6 +49,16 @@ void log(conf::LogLevel level, std::string_view text) {
   line += '\n';
   // A log that cannot be written must not stop the proxy.
   [[maybe_unused]] const auto written = write(STDERR_FILENO, line.data(), line.size());
+}
+
+std::optional<std::string> SeldomLog::due(conf::Instant now) {
+  if (last_ && now - *last_ < kEvery) {
+    ++left_out_;
+    return std::nullopt;
+  }
+  last_ = now;
+  const std::size_t before = std::exchange(left_out_, 0);
+  return before == 0 ? "" : " (and " + std::to_string(before) + " times before that)";
 }
 
 }  // namespace proxy

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstddef>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -22,5 +24,17 @@ inline void log_info(std::string_view text) { log(conf::LogLevel::info, text); }
 inline void log_debug(std::string_view text) {
   if (log_enabled(conf::LogLevel::debug)) log(conf::LogLevel::debug, text);
 }
+
+// For an event that may come ten times a second for hours: one line of it in ten seconds.
+class SeldomLog {
+ public:
+  static constexpr conf::Millis kEvery{10'000};
+  // None: leave it out. Else what the line ends with: how many have been left out since the last one.
+  std::optional<std::string> due(conf::Instant now);
+
+ private:
+  std::optional<conf::Instant> last_;
+  std::size_t left_out_ = 0;
+};
 
 }  // namespace proxy

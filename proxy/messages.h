@@ -107,6 +107,8 @@ struct RoomWanted {
   pool::ServerLimit limit{};
   bool busy_too = false;
 };
+// File descriptors have run out: an idle server gives way to who knocks.
+struct DescriptorWanted {};
 struct SecretFound {
   ClientId client;
   conf::Result<std::optional<std::string>> secret;
@@ -146,7 +148,7 @@ struct StopNow {};
 
 using WorkerMessage =
     std::variant<NewClient, SettingsChanged, TopologyChanged, CatalogChanged, CancelClient,
-                 CancelDelivered, ServerHandover, Starving, RoomWanted, SecretFound, ConsoleAsk, ConsoleAnswer,
+                 CancelDelivered, ServerHandover, Starving, RoomWanted, DescriptorWanted, SecretFound, ConsoleAsk, ConsoleAnswer,
                  OrdersChanged, KillClient, Nudge, BeginDrain, StopNow>;
 
 // --- to the control thread -------------------------------------------------------------------------

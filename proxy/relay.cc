@@ -45,7 +45,7 @@ bool is_small(char type) {
 }
 
 // Names on servers are ours; a client that makes one up meets no statement by it.
-constexpr std::string_view kOurNames = "pgsluice_", kNoStatement = "pgsluice_0";
+constexpr std::string_view kNoStatement = "pgsluice_0";
 
 using FactsRef = std::shared_ptr<const routing::Facts>;
 
@@ -60,8 +60,8 @@ bool settings_on_trial(const Client& client, const Scan& scan) {
 }
 
 void note_changes(const Client& client, Scan* scan, const FactsRef& facts) {
-  if (facts->changes_settings || facts->deallocates_all || !facts->deallocates_name.empty() ||
-      !facts->executes_names.empty() || !facts->prepares_names.empty() ||
+  if (facts->changes_settings || facts->deallocates_all || facts->sees_prepared ||
+      !facts->deallocates_names.empty() || !facts->executes_names.empty() || !facts->prepares_names.empty() ||
       (!facts->settings.empty() && settings_on_trial(client, *scan))) {
     if (!scan->changes) scan->changes = std::make_unique<Changes::element_type>();
     scan->changes->push_back(facts);
@@ -105,9 +105,11 @@ void note(Worker& worker, const Client& client, Scan* scan, const FactsRef& fact
   if (!facts->plain) note_changes(client, scan, facts);
 }
 
-// It is only parsed: what it would do has not happened yet, but where it must go is known.
-void note_parsed(Scan* scan, const routing::Facts& facts) {
-  scan->facts.add_parsed(facts);
+// It is only parsed: what it would do has not happened yet, but where it must go is known. (The columns of an
+// EXECUTE are looked up when it is parsed.)
+void note_parsed(const Client& client, Scan* scan, const FactsRef& facts) {
+  scan->facts.add_parsed(*facts);
+  if (!facts->plain && !facts->executes_names.empty()) note_changes(client, scan, facts);
 }
 
 void malformed(Scan* scan, std::string problem) {
@@ -196,27 +198,6 @@ const FactsRef& current_facts(Worker& worker, const Client& client, ClientStatem
 // Fails on every server, in an aborted transaction too.
 void append_doomed_parse(std::string& out) {
   wire::append_parse(out, "pgsluice_doomed", "statement exists", {});
-}
-
-// Statements that the client prepared over the protocol, and that SQL names: on a server they have
-// names of ours. In a transaction that has failed nothing can be parsed, and nothing needs to be.
-std::vector<std::string> names_to_lend(Client& client, const Server& server,
-                                       const Changes::element_type& changes, bool only_deallocated) {
-  std::vector<std::string> names;
-  if (server.status == 'E') return names;
-  const auto lend = [&](const std::string& name) {
-    const ClientStatement* statement = client.find_statement(name);
-    if (statement == nullptr || !statement->statement || name.starts_with(kOurNames)) return;
-    if (std::ranges::find(names, name) == names.end()) names.push_back(name);
-  };
-  for (const FactsRef& facts : changes) {
-    if (!only_deallocated) {
-      std::ranges::for_each(facts->executes_names, lend);
-      std::ranges::for_each(facts->prepares_names, lend);
-    }
-    if (!facts->deallocates_name.empty()) lend(facts->deallocates_name);
-  }
-  return names;
 }
 
 // The batch that has just been sent to a server that had nothing else to do: may it be run again elsewhere?
@@ -414,7 +395,7 @@ void scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may
           break;
         }
         const FactsRef& facts = classify(worker, client, message.text);
-        note_parsed(scan, *facts);
+        note_parsed(client, scan, facts);
         parsed.push_back({message.name, message.text, facts,
                           worker.classifier().commented() ? message.text : std::string_view()});
         break;
@@ -603,25 +584,20 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
     const ClientStatement* found = client.find_statement(name);
     return found == nullptr || !found->statement ? nullptr : &found->statement;
   };
-  const bool sent_changes = client.batch_changes && client.prepared;
-  std::vector<std::string> lent;  // names under which the server has statements for this batch's SQL
   const bool is_query = !bytes.empty() && bytes[0] == fe::kQuery;
-  if (sent_changes && !(is_query && pipeline.open_sequence()))
-    lent = names_to_lend(client, server, *client.batch_changes, false);
-  const auto take_back = [&] {
-    for (const std::string& name : lent) {
-      gather.ours([&](std::string& out) { wire::append_close(out, wire::Named::statement, name); });
-      pipeline.sent({Request::close, For::nobody});
-    }
-    lent.clear();
+  if (client.prepared && client.prepared->lending && !pipeline.open_sequence())
+    client.prepared->lending = nullptr;  // its sequence was lost
+  if (client.batch_changes || client.batch.unread_text) {
+    std::string ahead_of_it;
+    lend(client, server, {.is_query = is_query, .alone = alone}, ahead_of_it);
+    if (!ahead_of_it.empty()) gather.ours([&](std::string& out) { out += ahead_of_it; });
+  }
+  // Null, nearly always.
+  Lending* lending = client.prepared ? client.prepared->lending.get() : nullptr;
+  const auto return_lent = [&] {
+    gather.ours([&](std::string& out) { take_back(client, server, out); });
+    lending = nullptr;
   };
-  const auto sync_for_nobody = [&] {
-    gather.ours([](std::string& out) { wire::append_sync(out); });
-    pipeline.sent({Request::sync, For::nobody});
-  };
-
-  // Portals bound to a DEALLOCATE, and what that names.
-  std::vector<std::pair<std::string_view, std::string>> deallocating;
 
   if (server.in_flight.size() == pipeline.ready_owed()) {
     server.in_flight.push_back({.arrived = client.arrived,
@@ -666,22 +642,9 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
     client.unsettled |= pins || sent.changes || routing::any(client.batch.may_unpin);
   }
 
-  // Of statements that are lent or missing, and that an error has left on this server under a client's name.
-  const auto clear_name = [&](std::string_view name) {
-    if (!server.uncertain()) return;
-    gather.ours([name](std::string& out) { wire::append_close(out, wire::Named::statement, name); });
-    pipeline.sent({Request::close, For::nobody, Server::kUnaccounted});
+  const auto clear = [&](std::string_view name) {
+    gather.ours([&](std::string& out) { clear_name(server, name, out); });
   };
-  if (!lent.empty()) {
-    for (const std::string& name : lent) {
-      const pool::PreparedRef& statement = *find(name);
-      clear_name(name);
-      gather.ours([&](std::string& out) { wire::append_parse(out, name, statement->tail); });
-      // A simple Query has its own error to give; in a sequence this one is the client's.
-      pipeline.sent({Request::parse, For::nobody, is_query ? Server::kQuiet : 0});
-    }
-    if (is_query) sync_for_nobody();
-  }
 
   std::size_t at = 0, passed = 0;  // bytes[passed, at) go as they are
   const auto pass_before = [&] {
@@ -705,38 +668,43 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
       case fe::kQuery:
         client.forget_unnamed();
         server.unnamed_version = 0;
+        if (lending != nullptr && pipeline.open_sequence()) {
+          if (!lending->names.empty()) server.statements_are_uncertain();
+          client.prepared->lending = nullptr;
+          lending = nullptr;
+        }
         if (InFlight& sent = server.in_flight.back(); sent.changes && client.prepared && !pipeline.skipping()) {
           if (pipeline.open_sequence()) {
             // Behind messages without a Sync, and without one of ours that would end what these skip after an
             // error, nothing can be taken back: it is lent what DEALLOCATE takes away itself.
-            if (!lent.empty()) server.statements_are_uncertain();
-            lent.clear();
             pass_before();
             for (const std::string& name : names_to_lend(client, server, *sent.changes, true)) {
-              clear_name(name);
+              clear(name);
               gather.ours([&name](std::string& out) { wire::append_parse(out, name, {}, {}); });  // cannot fail
               pipeline.sent({Request::parse, For::nobody, Server::kUnaccounted});
               sent.gives_away = true;
             }
           }
-          for (const FactsRef& facts : *sent.changes) client.prepared->deallocate(facts->deallocates_name);
+          for (const FactsRef& facts : *sent.changes)
+            for (const std::string& name : facts->deallocates_names) client.prepared->deallocate(name);
         }
         pipeline.sent({Request::query});
         break;
       case fe::kFunctionCall: pipeline.sent({Request::function_call}); break;
       case fe::kSync:
-        if (!lent.empty()) {
+        if (lending != nullptr) {
           pass_before();
-          take_back();
+          return_lent();
         }
         pipeline.sent({Request::sync});
         break;
       case fe::kFlush: break;
       case fe::kExecute:
-        if (!deallocating.empty() && !pipeline.skipping()) {
+        if (lending != nullptr && !lending->deallocating.empty() && !pipeline.skipping()) {
           const std::string_view portal = frame.body.substr(0, frame.body.find('\0'));
-          const auto found = std::ranges::find(deallocating, portal, &decltype(deallocating)::value_type::first);
-          if (found != deallocating.end() && client.prepared->deallocate(found->second)) {
+          const auto found = std::ranges::find(lending->deallocating, portal,
+                                               &std::pair<std::string, std::string>::first);
+          if (found != lending->deallocating.end() && client.prepared->deallocate(found->second)) {
             pipeline.sent({Request::execute, For::client, Server::kDeallocates});
             break;
           }
@@ -814,6 +782,12 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
           prepared.put(std::string(message.name), {statement, facts(), worker.catalog()->version(), commented()});
           prepared.tentative.push_back({statement->id, std::string(message.name), {}, false});
         }
+        if (lending != nullptr && lending->everything) {  // under its own name
+          if (!skipping) lending->names.emplace_back(message.name);
+          passed = at;
+          pipeline.sent({Request::parse, For::client, statement->id});
+          break;
+        }
         const bool has = server.statements.touch(statement->id);
         const bool certain = !server.parsing.contains(statement->id);
         if (has && certain) {
@@ -843,14 +817,18 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
         break;
       }
       case fe::kBind: {
-        if (sent_changes) {
+        if (lending != nullptr) {
           const ClientStatement* const named = client.find_statement(message.name);
           const routing::Facts* const facts = named != nullptr        ? named->facts.get()
                                               : message.name.empty() ? client.prepared->unnamed_facts.get()
                                                                      : nullptr;
-          std::erase_if(deallocating, [&](const auto& one) { return one.first == message.portal; });
-          if (facts != nullptr && !facts->deallocates_name.empty())
-            deallocating.emplace_back(message.portal, facts->deallocates_name);
+          std::erase_if(lending->deallocating, [&](const auto& one) { return one.first == message.portal; });
+          if (facts != nullptr && !facts->deallocates_names.empty())
+            lending->deallocating.emplace_back(message.portal, facts->deallocates_names.front());
+          if (lending->everything && lending->has(message.name)) {
+            pipeline.sent({Request::bind});
+            break;
+          }
         }
         if (message.name.empty()) {
           pass_before();
@@ -867,7 +845,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
           passed = at + wire::kHeaderSize + message.after_names;
           pipeline.sent({Request::bind, For::client, statement->id});
           break;
-        } else if (message.name.starts_with(kOurNames)) {
+        } else if (message.name.starts_with(routing::kOurStatements)) {
           pass_before();
           gather.ours([&](std::string& out) {
             wire::append_renamed_bind(out, {message.portal, message.name, message.after_names},
@@ -876,7 +854,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
           passed = at + wire::kHeaderSize + message.after_names;
         } else if (server.uncertain() && client.find_statement(message.name) == nullptr) {
           pass_before();
-          clear_name(message.name);
+          clear(message.name);
         }
         pipeline.sent({Request::bind});
         break;
@@ -884,6 +862,10 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
       case fe::kDescribe: {
         if (message.named == wire::Named::portal) {
           pipeline.sent({Request::describe_portal});
+          break;
+        }
+        if (lending != nullptr && lending->everything && lending->has(message.name)) {
+          pipeline.sent({Request::describe_statement});
           break;
         }
         if (message.name.empty()) {
@@ -900,7 +882,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
           passed = at + frame.size;
           pipeline.sent({Request::describe_statement, For::client, statement->id});
           break;
-        } else if (message.name.starts_with(kOurNames)) {
+        } else if (message.name.starts_with(routing::kOurStatements)) {
           pass_before();
           gather.ours([&](std::string& out) {
             wire::append_describe(out, wire::Named::statement, kNoStatement);
@@ -908,7 +890,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
           passed = at + frame.size;
         } else if (server.uncertain() && client.find_statement(message.name) == nullptr) {
           pass_before();
-          clear_name(message.name);
+          clear(message.name);
         }
         pipeline.sent({Request::describe_statement});
         break;
@@ -925,7 +907,8 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
           if (message.named == wire::Named::statement && message.name.empty()) {
             client.forget_unnamed();
             server.unnamed_version = 0;
-          } else if (message.named == wire::Named::statement && message.name.starts_with(kOurNames)) {
+          } else if (message.named == wire::Named::statement &&
+                     message.name.starts_with(routing::kOurStatements)) {
             pass_before();
             gather.ours([&](std::string& out) {
               wire::append_close(out, wire::Named::statement, kNoStatement);
@@ -935,14 +918,18 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
           pipeline.sent({Request::close});
           break;
         }
-        // The server keeps it: somebody else may want the same text.
         const pool::PreparedRef statement = *known;
-        pass_before();
-        passed = at + frame.size;
         if (!pipeline.skipping()) {
           client.prepared->tentative.push_back(
               {statement->id, std::string(message.name), client.prepared->take(message.name), true});
         }
+        if (lending != nullptr && std::erase(lending->names, message.name) > 0) {
+          pipeline.sent({Request::close, For::client, statement->id});
+          break;
+        }
+        // The server keeps it: somebody else may want the same text.
+        pass_before();
+        passed = at + frame.size;
         pipeline.sent({Request::close, For::local, statement->id});
         break;
       }
@@ -952,9 +939,10 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
   }
   passed = std::min(passed, bytes.size());
   pass_before();
-  if (!lent.empty()) {
-    take_back();
-    if (is_query) sync_for_nobody();
+  if (lending != nullptr && is_query) {
+    return_lent();
+    gather.ours([](std::string& out) { wire::append_sync(out); });
+    pipeline.sent({Request::sync, For::nobody});
   }
   server.reconcile();
   worker.count().server_bytes_sent.add(bytes.size());
@@ -962,7 +950,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
   server.send(gather.finish());
   server.retain_nothing();
   constexpr std::size_t kRepeatable = std::size_t{8} << 10;
-  if (may_repeat && gather.is_copied() && worker.scratch().size() <= kRepeatable &&
+  if (may_repeat && lending == nullptr && gather.is_copied() && worker.scratch().size() <= kRepeatable &&
       pipeline.ready_owed() == 1 && !pipeline.open_sequence())
     server.retain(worker.scratch(), {.bytes = prefix.size(), .requests = ahead});
   // Of a read that may be run again nothing is answered before the server speaks.

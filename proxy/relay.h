@@ -72,9 +72,6 @@ void scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may
 // at most, and walked through once.
 bool grown_batch(const Worker& worker, std::string_view bytes, std::size_t* whole);
 
-// A statement of this name is made on a server when it has to refuse a Parse because the name is taken.
-inline constexpr std::string_view kTakenName = "pgsluice_taken";
-
 // True while the client's next batch must go to the server that it holds, whatever it is.
 bool must_stay(const Client& client);
 

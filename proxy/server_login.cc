@@ -18,7 +18,7 @@ namespace be = wire::backend;
 ServerLogin::ServerLogin(Worker& worker, Server& server) : worker_(worker), server_(server) {
   const Identity& identity = *server.identity_;
   secret_ = worker.settings().secret_of(identity.user);
-  if (secret_.empty()) secret_ = worker.shared().credentials.kept(identity.cluster, identity.user);
+  if (secret_.empty()) secret_ = worker.shared().credentials.kept({identity.cluster, identity.user});
 }
 
 bool ServerLogin::fail(std::string_view message) {
@@ -199,7 +199,9 @@ bool ServerLogin::on_authentication(std::string_view body) {
       if (!scram_) return fail("the server continues a SASL exchange that was not begun");
       const auto challenge = scram_->challenge(request->data);
       if (!challenge) return fail(challenge.error().message);
-      if (const auto keys = worker_.shared().credentials.keys(user, challenge->salt, challenge->iterations)) {
+      Credentials& credentials = worker_.shared().credentials;
+      const Credentials::Whose whose{server_.identity_->cluster, user};
+      if (const auto keys = credentials.keys(whose, challenge->salt, challenge->iterations)) {
         answer_challenge(*keys);
         return true;
       }
@@ -212,9 +214,9 @@ bool ServerLogin::on_authentication(std::string_view body) {
            iterations = challenge->iterations] {
             *keys = wire::scram_keys(wire::salted_password(password, salt, iterations));
           },
-          [this, alive = alive_, keys, salt = challenge->salt, iterations = challenge->iterations] {
+          [this, alive = alive_, keys, whose, salt = challenge->salt, iterations = challenge->iterations] {
             if (!*alive) return;
-            worker_.shared().credentials.learn(server_.identity_->user, salt, iterations, *keys);
+            worker_.shared().credentials.learn(whose, salt, iterations, *keys);
             answer_challenge(*keys);
           });
       return true;

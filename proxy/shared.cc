@@ -4,31 +4,31 @@
 
 namespace proxy {
 
-void Credentials::learn(const std::string& user, const std::string& salt, std::uint32_t iterations,
+void Credentials::learn(const Whose& whose, const std::string& salt, std::uint32_t iterations,
                         const wire::ScramKeys& keys) {
   const std::lock_guard lock(mutex_);
-  learnt_[user] = {salt, iterations, keys};
+  learnt_[whose] = {salt, iterations, keys};
 }
 
-std::optional<wire::ScramKeys> Credentials::keys(const std::string& user, const std::string& salt,
+std::optional<wire::ScramKeys> Credentials::keys(const Whose& whose, const std::string& salt,
                                                  std::uint32_t iterations) const {
   const std::lock_guard lock(mutex_);
-  const auto found = learnt_.find(user);
+  const auto found = learnt_.find(whose);
   if (found == learnt_.end() || found->second.salt != salt || found->second.iterations != iterations)
     return std::nullopt;
   return found->second.keys;
 }
 
-void Credentials::keep(const std::string& cluster, const std::string& user, const std::string& secret) {
+void Credentials::keep(const Whose& whose, const std::string& secret) {
   const std::lock_guard lock(mutex_);
-  std::string& kept = kept_[{cluster, user}];
+  std::string& kept = kept_[whose];
   wire::cleanse(kept);
   kept = secret;
 }
 
-std::string Credentials::kept(const std::string& cluster, const std::string& user) const {
+std::string Credentials::kept(const Whose& whose) const {
   const std::lock_guard lock(mutex_);
-  const auto found = kept_.find({cluster, user});
+  const auto found = kept_.find(whose);
   return found == kept_.end() ? "" : found->second;
 }
 

@@ -24,18 +24,23 @@
 namespace proxy {
 
 // What lets us log in to servers as a user without knowing the password: keys learnt from the user's
-// own SCRAM login here, or derived from a configured password. Looked at once per login.
+// own SCRAM login here, or derived from a configured password. A user of the same name in another cluster
+// is somebody else. Looked at once per login.
 class Credentials {
  public:
-  void learn(const std::string& user, const std::string& salt, std::uint32_t iterations,
+  struct Whose {
+    std::string cluster, user;
+    friend auto operator<=>(const Whose&, const Whose&) = default;
+  };
+  void learn(const Whose& whose, const std::string& salt, std::uint32_t iterations,
              const wire::ScramKeys& keys);
-  std::optional<wire::ScramKeys> keys(const std::string& user, const std::string& salt,
+  std::optional<wire::ScramKeys> keys(const Whose& whose, const std::string& salt,
                                       std::uint32_t iterations) const;
 
   // What auth.query found of a user who then proved to know it, where it is no SCRAM secret: an md5
   // hash or a plain password opens servers that ask for one.
-  void keep(const std::string& cluster, const std::string& user, const std::string& secret);
-  std::string kept(const std::string& cluster, const std::string& user) const;
+  void keep(const Whose& whose, const std::string& secret);
+  std::string kept(const Whose& whose) const;
 
   // A configured plain password as a SCRAM secret for clients to log in against: derived once, since
   // the derivation takes milliseconds.
@@ -53,9 +58,9 @@ class Credentials {
     wire::ScramSecret secret;
   };
   mutable std::mutex mutex_;
-  std::map<std::string, Learnt, std::less<>> learnt_;
-  std::map<std::string, Derived, std::less<>> derived_;
-  std::map<std::pair<std::string, std::string>, std::string> kept_;  // by cluster and user
+  std::map<Whose, Learnt> learnt_;
+  std::map<std::string, Derived, std::less<>> derived_;  // configured: the same for all clusters
+  std::map<Whose, std::string> kept_;
 };
 
 class Worker;

@@ -21,6 +21,7 @@
 #include "pool/session_settings.h"
 #include "proxy/cancel_key.h"
 #include "proxy/client.h"
+#include "proxy/log.h"
 #include "proxy/messages.h"
 #include "proxy/net/loop.h"
 #include "proxy/net/mailbox.h"
@@ -337,6 +338,7 @@ class Worker {
   void want_room(pool::Pool& pool, pool::ServerLimit limit, bool busy_too);
   bool make_room(const pool::PoolKey& key, pool::ServerLimit limit, bool busy_too);
   void give_room(const RoomWanted& wanted);
+  void give_descriptor();
   void fill_pools();
   void meet_configured_users();
   void give(Server& server, pool::Pool& pool);
@@ -408,6 +410,7 @@ class Worker {
   std::vector<std::uint64_t> gated_;
   bool sweep_due_ = false;      // at the end of the turn identities that nobody uses are forgotten
   bool nodes_failing_ = false;  // some backoff is not at rest
+  SeldomLog lack_log_;          // no descriptors for a server
   bool busy_tick_ = false;
   conf::Instant last_sample_wanted_{};
   pool::RetryBudget retry_budget_;

@@ -227,7 +227,7 @@ Worker::Placed Worker::place(Client& client) {
     return Placed::waits;
   }
   if (client.tenant_next) {
-    client.tenant = &shared_.tenants.find(*client.tenant_next);
+    client.tenant = &shared_.tenants.find(*client.tenant_next, client.identity->user);
     client.tenant_next = nullptr;
   }
   if (!client.admitted && !login) {
@@ -508,6 +508,17 @@ void Worker::give_room(const RoomWanted& wanted) {
     (void)make_room(wanted.key, wanted.limit, wanted.busy_too);
 }
 
+// Closes the server that has been idle longest.
+void Worker::give_descriptor() {
+  Server* idle = nullptr;
+  for (const auto& [name, identity] : identities_)
+    for (const auto& its_pool : identity->pools) {
+      pool::PooledServer* record = its_pool == nullptr ? nullptr : its_pool->least_recent_idle();
+      if (record != nullptr && (idle == nullptr || record->idle_since < idle->idle_since)) idle = server_of(record);
+    }
+  if (idle != nullptr) retire(*idle, ServerEnd::evicted);
+}
+
 // Closes the server that has been idle longest among the pools that share this limit with the pool of
 // `key`. With `busy_too`, where none is idle, one of the largest such pool goes when its client is done
 // with it: whoever has none at all gets one, in time, from those who have several.
@@ -601,15 +612,19 @@ void Worker::server_failed(Server& server, bool node_is_at_fault, std::string_vi
   const std::size_t at = routing::index(server.node_id());
   // Class 53: the node is well, and has no room for one more just now.
   const bool no_room = sqlstate.starts_with("53");
+  // This process has no descriptors left: to try again costs the node nothing, and it may be over soon.
+  const bool we_lack = sqlstate == wire::sqlstate::kInsufficientResources;
   const std::string words(message);
   const std::string code(sqlstate);
-  log_warning("server=" + server.node_name() + " user=" + identity.user +
-              " database=" + identity.dbname + " could not be opened: " + code + " " + words);
+  if (const auto more = we_lack ? lack_log_.due(now()) : std::optional<std::string>(""))
+    log_warning("server=" + server.node_name() + " user=" + identity.user +
+                " database=" + identity.dbname + " could not be opened: " + code + " " + words + *more);
   retire(server, node_is_at_fault ? ServerEnd::connect_failed : ServerEnd::login_failed);
   if (node_is_at_fault || no_room) nodes_failing_ = true;
   if (node_is_at_fault || no_room)
     backoffs_[at].failed(now(), settings_->pool_connect_backoff_min,
-                         settings_->pool_connect_backoff_max, random_);
+                         we_lack ? settings_->pool_connect_backoff_min : settings_->pool_connect_backoff_max,
+                         random_);
   if (node_is_at_fault) {
     shared_.tell_control(NodeSuspected{its_pool.key().node});
     replace_waiters(its_pool);

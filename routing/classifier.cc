@@ -115,18 +115,19 @@ struct Classifier::Impl {
   Cache by_text;    // statements whose meaning is their literals, and what does not parse
   FactsPtr answer;  // what is remembered nowhere
   FactsPtr by_literals = std::make_shared<const Facts>(literal_mark());  // "look into by_text"
-  FactsPtr too_long = std::make_shared<const Facts>(refused(ClassReason::too_long, Pin::none, 0));
+  FactsPtr too_long = std::make_shared<const Facts>(refused(ClassReason::too_long, {}, 0));
 
   static Facts literal_mark() {
     Facts f;
     f.depends_on_literals = true;
     return f;
   }
-  static Facts refused(ClassReason why, Pin pins, std::uint64_t shown) {
+  static Facts refused(ClassReason why, Words words, std::uint64_t shown) {
     Facts f;
     f.kind = StatementClass::write;
     f.why = why;
-    f.pins = pins;
+    f.pins = words.pins;
+    f.sees_prepared = words.sees_prepared;
     f.digest = shown;
     return f;
   }
@@ -136,9 +137,10 @@ struct Classifier::Impl {
     by_text.resize(limits.cache_entries / 8);
   }
 
-  const FactsPtr& unseen(ClassReason why, Pin pins, std::uint64_t shown) {
-    if (why == ClassReason::too_long && pins == Pin::none && shown == 0) return too_long;
-    answer = std::make_shared<const Facts>(refused(why, pins, shown));
+  const FactsPtr& unseen(ClassReason why, Words words, std::uint64_t shown) {
+    if (why == ClassReason::too_long && words.pins == Pin::none && !words.sees_prepared && shown == 0)
+      return too_long;
+    answer = std::make_shared<const Facts>(refused(why, words, shown));
     return answer;
   }
 
@@ -162,7 +164,7 @@ const FactsPtr& Classifier::Impl::miss(std::string_view sql, bool standard_strin
                                        const Digest& d) {
   if (d.broken || std::memchr(sql.data(), '\0', sql.size()) != nullptr) {
     ++counters.unparsed;
-    return unseen(ClassReason::unparsed, pins_by_words(sql, standard_strings), d.shown);
+    return unseen(ClassReason::unparsed, by_words(sql, standard_strings), d.shown);
   }
   const Digest exact = exact_digest(sql, standard_strings, key);
   if (const Cache::Slot* hit = by_text.find(exact)) {
@@ -176,7 +178,7 @@ const FactsPtr& Classifier::Impl::miss(std::string_view sql, bool standard_strin
   const GrammarText alike = alike_text(sql, standard_strings);
   if (alike.tokens > kMaxGrammarTokens || alike.depth > kMaxGrammarDepth) {
     return remember(by_digest, d,
-                    refused(ClassReason::too_long, pins_by_words(sql, standard_strings), d.shown));
+                    refused(ClassReason::too_long, by_words(sql, standard_strings), d.shown));
   }
   if (find_facts(alike.sql, *catalog, facts)) {
     if (!facts.depends_on_literals) {
@@ -187,10 +189,10 @@ const FactsPtr& Classifier::Impl::miss(std::string_view sql, bool standard_strin
   // Here: the literals decide, or one of them is what the grammar wants to see (a folded row).
   const GrammarText literal = literal_text(sql, standard_strings);
   const bool small = literal.tokens <= kMaxGrammarTokens && literal.depth <= kMaxGrammarDepth;
-  if (!small) facts = refused(ClassReason::too_long, pins_by_words(sql, standard_strings), d.shown);
+  if (!small) facts = refused(ClassReason::too_long, by_words(sql, standard_strings), d.shown);
   if (small && !find_facts(literal.sql, *catalog, facts)) {
     ++counters.unparsed;
-    facts = refused(ClassReason::unparsed, pins_by_words(sql, standard_strings), d.shown);
+    facts = refused(ClassReason::unparsed, by_words(sql, standard_strings), d.shown);
   }
   return remember(by_text, exact, std::move(facts));
 }
@@ -209,11 +211,11 @@ const std::shared_ptr<const Facts>& Classifier::classify(std::string_view sql,
         return static_cast<unsigned char>(c) >= 0x80;
       })) {
     ++m.counters.unparsed;
-    return m.unseen(ClassReason::unparsed, Pin::session_setting, 0);
+    return m.unseen(ClassReason::unparsed, {.pins = Pin::session_setting, .sees_prepared = true}, 0);
   }
   if (sql.size() > m.limits.max_statement) {
     ++m.counters.unparsed;
-    return m.unseen(ClassReason::too_long, pins_by_words(sql, standard_strings), 0);
+    return m.unseen(ClassReason::too_long, by_words(sql, standard_strings), 0);
   }
   const Digest d = digest(sql, standard_strings, m.key);
   commented_ = d.commented;

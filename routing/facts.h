@@ -102,6 +102,9 @@ enum class TransactionStep : std::uint8_t {
   savepoint,  // SAVEPOINT, RELEASE, ROLLBACK TO
 };
 
+// What a client has prepared by name has a name on the server that begins so (pool::server_name()).
+inline constexpr std::string_view kOurStatements = "pgsluice_";
+
 // A relation as a statement names it; `schema` is empty where search_path decides.
 struct TableName {
   std::string schema, name;
@@ -120,9 +123,11 @@ struct Facts {
   bool serializable = false;         // BEGIN ISOLATION LEVEL SERIALIZABLE: primary only
   bool repeatable = false;           // ... REPEATABLE READ: all of it must see one state
   bool deallocates_all = false;      // DEALLOCATE ALL, DISCARD ALL; not DISCARD PLANS
-  std::string deallocates_name;        // DEALLOCATE of this one statement
-  // Prepared statements that SQL names: EXECUTE and PREPARE of these, in any place.
-  std::vector<std::string> executes_names, prepares_names;
+  // Prepared statements that SQL names: EXECUTE, PREPARE and DEALLOCATE of these, in any place.
+  std::vector<std::string> executes_names, prepares_names, deallocates_names;
+  // May see what is prepared on the server, or name what has a name of ours there: pg_prepared_statements,
+  // EXECUTE of a name that begins with kOurStatements, or a text that nobody has understood and that may.
+  bool sees_prepared = false;
   bool depends_on_literals = false;  // not cached by digest: SET, set_config, transaction modes
   bool several = false;              // more than one statement in the string
   TransactionStep step = TransactionStep::none;  // the last one that is not none
@@ -139,8 +144,8 @@ struct Facts {
 
   void look_plain() {
     plain = pins == Pin::none && may_unpin == Pin::none && !unpins_all && !serializable &&
-            !deallocates_all && deallocates_name.empty() && executes_names.empty() &&
-            prepares_names.empty() && step == TransactionStep::none && settings.empty();
+            !deallocates_all && deallocates_names.empty() && executes_names.empty() &&
+            prepares_names.empty() && !sees_prepared && step == TransactionStep::none && settings.empty();
   }
   bool is_read() const { return kind == StatementClass::read || kind == StatementClass::empty; }
 };

@@ -276,7 +276,7 @@ class Finder {
       case Kind::deallocate:
         facts_.may_unpin |= Pin::sql_prepare;
         if (json_.has(node, "name")) {
-          facts_.deallocates_name = json_.text(node, "name");
+          names_prepared(facts_.deallocates_names, json_.text(node, "name"));
         } else {
           facts_.deallocates_all = true;
         }
@@ -291,10 +291,10 @@ class Finder {
         return session();
       case Kind::prepare:
         facts_.pins |= Pin::sql_prepare;
-        facts_.prepares_names.push_back(json_.text(node, "name"));
+        names_prepared(facts_.prepares_names, json_.text(node, "name"));
         return session();
       case Kind::execute:
-        facts_.executes_names.push_back(json_.text(node, "name"));
+        names_prepared(facts_.executes_names, json_.text(node, "name"));
         return write(ClassReason::utility);
       case Kind::load: facts_.pins |= Pin::load; return session();
       case Kind::constraints:
@@ -309,6 +309,11 @@ class Finder {
         raise(StatementClass::ddl, ClassReason::schema_change);
         return temporary_names(node);
     }
+  }
+
+  void names_prepared(std::vector<std::string>& names, std::string name) {
+    facts_.sees_prepared |= name.starts_with(kOurStatements);
+    names.push_back(std::move(name));
   }
 
   // Wherever a relation can stand it is an object with a relname; only DROP has lists of names.
@@ -329,6 +334,7 @@ class Finder {
     facts_.tables.erase(doubles.begin(), doubles.end());
   }
   void table(std::string schema, std::string name) {
+    facts_.sees_prepared |= name == "pg_prepared_statements";
     facts_.tables.push_back({std::move(schema), std::move(name)});
   }
   static bool drops_relations(std::string_view type) {
@@ -368,7 +374,7 @@ class Finder {
         write(ClassReason::writes_data);
         temporary_names(i);
       } else if (key == "ExecuteStmt" && i != node) {  // EXPLAIN, CREATE TABLE AS
-        facts_.executes_names.push_back(json_.text(i, "name"));
+        names_prepared(facts_.executes_names, json_.text(i, "name"));
       } else if (key == "InsertStmt" || key == "UpdateStmt" || key == "DeleteStmt" ||
                  key == "MergeStmt") {
         write(ClassReason::writes_data);
@@ -393,6 +399,7 @@ class Finder {
     if (is_session_advisory_lock(name)) facts_.pins |= Pin::advisory_lock;
     if (is_advisory_unlock(name)) facts_.may_unpin |= Pin::advisory_lock;
     if (catalog_.pins(name)) facts_.pins |= Pin::session_function;
+    facts_.sees_prepared |= name == "pg_prepared_statement";
     switch (catalog_.judge(name)) {
       case Catalog::Verdict::read: return;
       case Catalog::Verdict::volatile_function: return write(ClassReason::volatile_function);
@@ -475,7 +482,7 @@ class Finder {
     // Planned, not executed: a standby plans a write as well.
     if (kind == Kind::select && !has_into(inner)) return read();
     if (kind == Kind::change && json_.key(inner) != "RefreshMatViewStmt") return read();
-    if (kind == Kind::execute) facts_.executes_names.push_back(json_.text(inner, "name"));
+    if (kind == Kind::execute) names_prepared(facts_.executes_names, json_.text(inner, "name"));
     return write(ClassReason::utility);
   }
 

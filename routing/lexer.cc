@@ -933,7 +933,10 @@ class WordSink {
     judge({folded, m});
   }
   void quoted(const char* p, std::size_t n) {
-    if (*p != '"') pins |= Pin::session_function;  // U&"...": escapes can hide any name
+    if (*p != '"') {  // U&"...": escapes can hide any name
+      words.pins |= Pin::session_function;
+      words.sees_prepared = true;
+    }
     judge({p + 1, n > 1 ? n - 2 : 0});
   }
   void parameter(const char*, std::size_t) { first_ = false; }
@@ -945,10 +948,12 @@ class WordSink {
   Mark mark() const { return {}; }
   void rollback(const Mark&) {}
 
-  Pin pins = Pin::none;
+  Words words;
 
  private:
   void judge(std::string_view w) {
+    Pin& pins = words.pins;
+    words.sees_prepared |= w.starts_with(kOurStatements) || w.starts_with("pg_prepared_statement");
     if (first_) {
       if (w == "set" || w == "reset" || w == "discard") pins |= Pin::session_setting;
       if (w == "listen") pins |= Pin::listen;
@@ -1047,10 +1052,10 @@ GrammarText literal_text(std::string_view sql, bool standard_strings) {
   return sink.finish(!sound);
 }
 
-Pin pins_by_words(std::string_view sql, bool standard_strings) {
+Words by_words(std::string_view sql, bool standard_strings) {
   WordSink sink;
   Pass<WordSink>(sql, standard_strings, sink).run();
-  return sink.pins;
+  return sink.words;
 }
 
 }  // namespace routing

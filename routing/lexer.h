@@ -75,7 +75,11 @@ std::string shown_text(std::string_view sql, bool standard_strings, std::size_t 
 GrammarText literal_text(std::string_view sql, bool standard_strings);
 
 // For a text that the grammar does not get to see or refuses: what it could leave behind in a
-// session, judged by its words, on the safe side.
-Pin pins_by_words(std::string_view sql, bool standard_strings);
+// session, and whether it may see what is prepared there, judged by its words, on the safe side.
+struct Words {
+  Pin pins = Pin::none;
+  bool sees_prepared = false;
+};
+Words by_words(std::string_view sql, bool standard_strings);
 
 }  // namespace routing

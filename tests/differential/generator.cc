@@ -649,7 +649,7 @@ class Generator {
         messages.push_back(synced ? sync() : flush());
         push(script, std::move(messages));
         messages.clear();
-        // Not the unnamed statement: a backend crashed in our runs when a portal outlived it; not understood yet.
+        // Not the unnamed statement: a portal of it may outlive it (tests/README.md, "A crash of Postgres").
         if (one_in(3)) {
           const Sql between = read();
           push(script, {close('S', "s4"), parse("s4", between), bind("p3", "s4", between.parameters), execute("p3")});

@@ -158,7 +158,12 @@ TEST_SUITE("integration/console") {
   }
 
   TEST_CASE("SHOW POOLS has one row per database and user, with its clients, servers and the longest wait") {
-    ProxyProcess proxy(config_for(shared_cluster()).set("", "workers", "2").set("pool", "size", "1"));
+    ProxyProcess proxy(config_for(shared_cluster())
+                           .set("", "workers", "2")
+                           .set("pool", "size", "1")
+                           .set("pool", "servers_per_database", "30")
+                           .set("listen", "clients_per_database", "60")
+                           .set("listen", "clients_per_user", "70"));
     REQUIRE(proxy.ready(2));
     Connection holder = proxy.connect(), waiter = proxy.connect(), idle = proxy.connect();
     CHECK(idle.scalar("select 1") == "1");
@@ -189,6 +194,12 @@ TEST_SUITE("integration/console") {
     CHECK(std::stol(databases.at(app, "current_connections")) >= 1);
     const Result users = console.exec("SHOW USERS");
     CHECK(users.at(row_with(users, "name", "app"), "current_client_connections") == "3");
+    const int user = row_with(users, "name", "app");
+    CHECK(users.at(user, "max_user_connections") == "0");
+    CHECK(users.at(user, "max_user_client_connections") == "70");
+    CHECK(databases.at(app, "min_pool_size") == "0");
+    CHECK(databases.at(app, "max_connections") == "30");
+    CHECK(databases.at(app, "max_client_connections") == "60");
     CHECK(users.at(row_with(users, "name", "postgres"), "console") == "admin");
     const Result lists = console.exec("SHOW LISTS");
     CHECK(lists.at(row_with(lists, "list", "used_clients"), "items") == "4");

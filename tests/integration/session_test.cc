@@ -403,6 +403,114 @@ TEST_SUITE("integration/session") {
     }
   }
 
+  TEST_CASE("[postgres] requirement 16: a Flush between Bind and Execute changes nothing for EXECUTE and DEALLOCATE") {
+    ProxyProcess proxy(one_server());
+    RawClient client(proxy.port());
+    REQUIRE(client.login());
+    const auto in_two_pieces = [&client](const std::string& text) {
+      client.send(parse_message("", text) + bind_message("", "") + flush_message());
+      client.read_until('2');
+      client.send(execute_message("") + sync_message());
+      std::string heard;
+      for (const Message& message : client.read_until('Z'))
+        heard += message.type == 'E' ? message.field('C') : message.type == 'D' ? message.columns()[0] : "";
+      return heard;
+    };
+    client.send(parse_message("plan", "select $1::int * 2") + sync_message());
+    CHECK(types(client.read_until('Z')) == "1Z");
+    CHECK(in_two_pieces("execute plan(21)") == "42");
+    CHECK(in_two_pieces("execute plan(4)") == "8");
+    CHECK(in_two_pieces("deallocate plan") == "");
+    CHECK(in_two_pieces("execute plan(4)") == "26000");
+    client.send(bind_message("", "plan", {"1"}) + execute_message("") + sync_message());
+    CHECK(client.read_until('Z')[0].field('C') == "26000");
+    client.send(parse_message("plan", "select 7") + sync_message());
+    CHECK(types(client.read_until('Z')) == "1Z");
+    CHECK(in_two_pieces("execute plan") == "7");
+  }
+
+  TEST_CASE("promise 4: SQL reaches no statement that somebody else has prepared over the protocol") {
+    ProxyProcess proxy(one_server().set("pool", "size", "1"));
+    Connection owner = proxy.connect();
+    Connection other = proxy.connect();
+    for (const char* name : {"a", "b"})
+      REQUIRE(owner.prepare(name, std::string("select 'hidden ") + name + "' from (select 1) x for update").ok());
+    REQUIRE(owner.prepare("a", "select 1").code() == "42P05");  // makes a statement on the server too
+    const auto look = [&other](const std::string& text, bool extended) {
+      return extended ? other.exec(text, {}) : other.exec(text);
+    };
+    for (const bool extended : {false, true}) {
+      for (const std::string name : {"pgsluice_1", "pgsluice_2", "PGSLUICE_3", "pgsluice_taken", "\"pgsluice_1\""}) {
+        CAPTURE(name);
+        REQUIRE(owner.exec_prepared("a").scalar() == "hidden a");  // it is on the server now
+        REQUIRE(owner.exec_prepared("b").scalar() == "hidden b");
+        CHECK(look("execute " + name, extended).code() == "26000");
+        CHECK(look("explain execute " + name, extended).code() == "26000");
+        REQUIRE(owner.exec_prepared("a").scalar() == "hidden a");
+        CHECK(look("deallocate " + name, extended).code() == "26000");
+        CHECK(other.exec("select 1; deallocate none; deallocate " + name).code() == "26000");
+      }
+      REQUIRE(owner.exec_prepared("b").scalar() == "hidden b");
+      CHECK(look("select count(*) from pg_prepared_statements", extended).scalar() == "0");
+      REQUIRE(owner.exec_prepared("b").scalar() == "hidden b");
+      REQUIRE(other.exec("begin").ok());
+      CHECK(look("select count(*) from pg_catalog.pg_prepared_statement()", extended).scalar() == "0");
+      CHECK(look("execute pgsluice_2", extended).code() == "26000");
+      REQUIRE(other.exec("rollback").ok());
+    }
+    // Neither does what one makes under such a name stand in the way of others.
+    REQUIRE(owner.exec_prepared("b").scalar() == "hidden b");
+    CHECK(other.exec("prepare pgsluice_2 as select 5").ok());
+    CHECK(other.exec("execute pgsluice_2").scalar() == "5");
+    CHECK(other.exec("deallocate pgsluice_2").ok());
+    REQUIRE(owner.exec_prepared("a").scalar() == "hidden a");
+    REQUIRE(owner.exec_prepared("b").scalar() == "hidden b");
+  }
+
+  TEST_CASE("[postgres] promise 5: a client sees what it has prepared itself, under its own names") {
+    ProxyProcess proxy(one_server());
+    Connection client = proxy.connect();
+    REQUIRE(client.prepare("b", "select 2").ok());
+    REQUIRE(client.prepare("a", "select $1::int").ok());
+    REQUIRE(client.prepare("pgsluice_3", "select 3").ok());
+    REQUIRE(client.exec("create table pg_temp.gone(x int)").ok());
+    REQUIRE(client.prepare("stale", "select * from pg_temp.gone").ok());
+    REQUIRE(client.exec("drop table pg_temp.gone").ok());
+    REQUIRE(client.exec("deallocate stale").ok());
+    const std::string names =
+        "select string_agg(name || ':' || statement, ',' order by name) from pg_prepared_statements "
+        "where statement !~ 'pg_prepared'";
+    const std::string all = "a:select $1::int,b:select 2,pgsluice_3:select 3";
+    CHECK(client.scalar(names) == all);
+    CHECK(client.exec(names, {}).scalar() == all);
+    CHECK(client.exec_prepared("a", {"4"}).scalar() == "4");
+    CHECK(client.exec("execute pgsluice_3").scalar() == "3");
+    CHECK(client.exec_prepared("pgsluice_3").scalar() == "3");
+    CHECK(client.exec("deallocate b").ok());
+    CHECK(client.scalar(names) == "a:select $1::int,pgsluice_3:select 3");
+
+    // By a statement with a name, which sees itself.
+    RawClient raw(proxy.port());
+    REQUIRE(raw.login());
+    const auto row = [&raw] {
+      for (const Message& message : raw.read_until('Z'))
+        if (message.type == 'D' || message.type == 'E')
+          return message.type == 'D' ? message.columns()[0] : message.field('C');
+      return std::string("none");
+    };
+    const std::string view = "select string_agg(name, ',' order by name) from pg_prepared_statements";
+    raw.send(parse_message("look", view) + bind_message("", "look") + execute_message("") + sync_message());
+    CHECK(row() == "look");
+    raw.send(parse_message("more", "select 1") + sync_message());
+    raw.read_until('Z');
+    raw.send(bind_message("", "look") + execute_message("") + sync_message());
+    CHECK(row() == "look,more");
+    raw.send(close_message('S', "more") + bind_message("", "look") + execute_message("") + sync_message());
+    CHECK(row() == "look");
+    raw.send(bind_message("", "look") + execute_message("") + sync_message());
+    CHECK(row() == "look");
+  }
+
   TEST_CASE("requirement 12: what SQL prepared and the protocol closed ends the pin") {
     ProxyProcess proxy(one_server());
     RawClient client(proxy.port());

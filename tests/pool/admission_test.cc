@@ -211,6 +211,18 @@ TEST_SUITE("pool/admission") {
     CHECK(registry.find("shop").burst == 1);
   }
 
+  TEST_CASE("promise 6: the clients of one user cannot take all numbers of tenants by inventing names") {
+    TenantRegistry registry(with({.rate = 100}, {{"gold", {.rate = 5000}}}));
+    for (int i = 0; i < 5000; ++i) registry.find("made up " + std::to_string(i), "eve");
+    CHECK(registry.all().size() == 2 + TenantRegistry::kMaxNamedByUser);
+    CHECK(&registry.find("one more", "eve") == &registry.find("other"));
+    CHECK(registry.find("gold", "eve").rate == 5000);  // known names stay known
+    CHECK(registry.find("made up 7", "eve").name == "made up 7");
+    CHECK(registry.find("one more", "bob").name == "one more");
+    CHECK(registry.find("one more", "eve").name == "one more");
+    CHECK(&registry.find("", "eve") == &registry.find("other"));
+  }
+
   TEST_CASE("invented names do not grow memory: past the limit they share one tenant") {
     TenantRegistry registry(with({.rate = 100}));
     std::set<std::uint16_t> numbers;

@@ -126,7 +126,24 @@ TEST_SUITE("routing/grammar") {
     CHECK(facts_of("EXPLAIN EXECUTE plan(1)").executes_names == Names{"plan"});
     CHECK(facts_of("EXPLAIN ANALYZE EXECUTE plan(1)").executes_names == Names{"plan"});
     CHECK(facts_of("CREATE TABLE t AS EXECUTE plan(1)").executes_names == Names{"plan"});
-    CHECK(facts_of("DEALLOCATE plan").deallocates_name == "plan");
+    CHECK(facts_of("DEALLOCATE plan; DEALLOCATE \"Plan\"").deallocates_names == Names{"plan", "Plan"});
+  }
+
+  TEST_CASE("promise 4: what may see the statements of others, or name them, is known") {
+    for (const char* sql :
+         {"EXECUTE pgsluice_5", "EXPLAIN EXECUTE PGSLUICE_5(1)", "EXECUTE U&\"pgsluic\\0065_5\"",
+          "DEALLOCATE pgsluice_5; SELECT 1", "PREPARE pgsluice_5 AS SELECT 1", "SELECT 1; EXECUTE pgsluice_taken",
+          "SELECT * FROM pg_prepared_statements", "COPY (TABLE pg_catalog.pg_prepared_statements) TO STDOUT",
+          "SELECT (SELECT statement FROM pg_prepared_statement() LIMIT 1)",
+          "SELECT EXISTS (SELECT FROM \"pg_prepared_statements\")"}) {
+      CAPTURE(sql);
+      CHECK(facts_of(sql).sees_prepared);
+    }
+    for (const char* sql : {"EXECUTE plan", "DEALLOCATE ALL", "SELECT 'pgsluice_5'", "SELECT pgsluice_5 FROM t",
+                            "SELECT * FROM pg_prepared_xacts"}) {
+      CAPTURE(sql);
+      CHECK(!facts_of(sql).sees_prepared);
+    }
   }
 
   TEST_CASE("requirement 12: a function that the operator names pins, in whichever schema") {

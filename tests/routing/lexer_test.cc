@@ -194,7 +194,7 @@ TEST_SUITE("routing/lexer") {
         // Normal form: folding the folded text changes nothing, save for what only looks different.
         if (!t.broken) CHECK_FALSE(alike_text(t.sql, true).broken);
       }
-      static_cast<void>(routing::pins_by_words(s, true));
+      static_cast<void>(routing::by_words(s, true));
     }
   }
 
