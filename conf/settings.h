@@ -219,6 +219,7 @@ struct Settings {
   Millis routing_max_lag;
   Bytes routing_max_statement;         // longer text is not parsed and goes to the primary
   std::int64_t routing_cache_entries;  // digests remembered per worker
+  std::int64_t routing_corrections;    // digests that replicas have refused, of all databases
   // Functions that are reads though not proven, and writes though thought reads.
   std::vector<std::string> routing_read_functions;
   std::vector<std::string> routing_write_functions;

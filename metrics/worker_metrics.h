@@ -109,6 +109,7 @@ struct alignas(64) WorkerMetrics {
   Counter classifier_hits;
   Counter classifier_misses;
   Counter digest_evictions;
+  Counter reads_refused;  // by a replica, because they are no reads
   Counter loop_turns;
   Counter series_overflows;  // counted by series()
 

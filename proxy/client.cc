@@ -564,7 +564,7 @@ void Client::keep_waiting(std::string_view bytes, const Scan& scan) {
   waiting_size_ = bytes.size();
   waiting_streams_ = scan.streams;
   if (worker_.parsed_here().empty()) return;
-  preparing().waiting_version = worker_.catalog()->version();
+  preparing().waiting_version = identity->scope->version;
   prepared->waiting.clear();
   for (const ParsedHere& one : worker_.parsed_here()) prepared->waiting.push_back(one.facts);
 }

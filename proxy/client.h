@@ -89,8 +89,8 @@ std::string_view name(WaitingFor what);
 struct ClientStatement {
   pool::PreparedRef statement;  // null: prepared by SQL, on the server that the client is pinned to
   std::shared_ptr<const routing::Facts> facts;
-  std::uint64_t catalog_version = 0;  // that `facts` were judged by
-  bool commented = false;             // its text may carry hints and tags in a comment
+  std::uint64_t scope_version = 0;  // that `facts` were judged by
+  bool commented = false;           // its text may carry hints and tags in a comment
 };
 struct NameHash {
   using is_transparent = void;
@@ -194,7 +194,7 @@ class ClientPrepared {
   };
   std::list<Doomed> doomed;
   std::unique_ptr<Lending> lending;  // while a batch is sent, and between its sequence's batches
-  // What the Parses of the batch that waits are, by the catalogue of that version.
+  // What the Parses of the batch that waits are, by the scope of that version.
   std::vector<std::shared_ptr<const routing::Facts>> waiting;
   std::uint64_t waiting_version = 0;
 

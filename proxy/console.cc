@@ -80,6 +80,8 @@ const Console::Command Console::kCommands[] = {
      0, 0, columns::kReasons},
     {"SHOW RETRIES", "reads that were run again on another node", false, &Console::show_reasons, 0, 0,
      columns::kReasons},
+    {"SHOW CORRECTIONS", "statements that go to the primary because a replica has refused them", false,
+     &Console::show_corrections, 0, 0, columns::kCorrections},
     {"SHOW LISTS", "how many there are of everything", false, &Console::show_lists, 0, 0, columns::kLists},
     {"SHOW MEM", "memory by what it is for", false, &Console::show_mem, 0, 0, columns::kMem},
     {"SHOW CONFIG", "every option, its value and default", false, &Console::show_config, 0, 0,
@@ -121,6 +123,7 @@ const Console::Command Console::kCommands[] = {
     {"LIMIT TENANT", "TENANT [RATE n] [BURST n] [CONCURRENCY n] [FOR 15m]: instead of what is configured", true,
      &Console::limit_tenant, 3, 9},
     {"UNLIMIT TENANT", "TENANT: end LIMIT TENANT", true, &Console::unlimit_tenant, 1, 1},
+    {"CLEAR CORRECTIONS", "forget what SHOW CORRECTIONS shows", true, &Console::clear_corrections},
     {"RELOAD", "read the configuration file again", true, &Console::reload},
     {"SHUTDOWN", "finish transactions, then exit; a second time: exit now", true, &Console::shutdown},
 };
@@ -347,6 +350,10 @@ void Console::reload(const ConsoleCommand& asked) {
     return;
   }
   done(asked, notes);
+}
+
+void Console::clear_corrections(const ConsoleCommand& asked) {
+  done(asked, {std::to_string(control_.clear_corrections()) + " forgotten"});
 }
 
 void Console::shutdown(const ConsoleCommand& asked) {

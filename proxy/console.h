@@ -84,6 +84,7 @@ class Console {
   void show_digests(const ConsoleCommand& asked);
   void show_blocks(const ConsoleCommand& asked);
   void show_reasons(const ConsoleCommand& asked);
+  void show_corrections(const ConsoleCommand& asked);
   void show_stats(const ConsoleCommand& asked);
   void show_stats_totals(const ConsoleCommand& asked);
   void show_stats_averages(const ConsoleCommand& asked);
@@ -126,6 +127,7 @@ class Console {
   OrderBook::Done tell(const ConsoleCommand& asked);
   void set(const ConsoleCommand& asked);
   void reload(const ConsoleCommand& asked);
+  void clear_corrections(const ConsoleCommand& asked);
   void shutdown(const ConsoleCommand& asked);
   void done(const ConsoleCommand& asked, const std::vector<std::string>& notes);
 

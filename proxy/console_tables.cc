@@ -16,6 +16,7 @@
 #include "proxy/control.h"
 #include "proxy/version.h"
 #include "proxy/wire/sqlstate.h"
+#include "routing/lexer.h"
 
 // What SHOW shows.
 namespace proxy {
@@ -263,6 +264,17 @@ void Console::show_reasons(const ConsoleCommand& asked) {
     }
   }
   show(asked, columns::kReasons, rows);
+}
+
+void Console::show_corrections(const ConsoleCommand& asked) {
+  const auto seconds_ago = [now = control_.loop().now()](conf::Instant then) {
+    return number(static_cast<std::int64_t>(std::chrono::duration_cast<std::chrono::seconds>(now - then).count()));
+  };
+  Rows rows;
+  for (const routing::Corrections::Correction& one : control_.corrections().all())
+    rows.push_back({one.where.cluster, one.where.database, routing::print_digest(one.digest), one.sqlstate, one.node,
+                    number(one.refusals), seconds_ago(one.first), seconds_ago(one.last)});
+  show(asked, columns::kCorrections, rows);
 }
 
 // --- statistics ------------------------------------------------------------------------------------

@@ -121,6 +121,9 @@ inline constexpr Column kBlocks[] = {
     {"what", text},        {"name", text},    {"database", text}, {"limit", text}, {"origin", text},
     {"expires_in_s", int8}, {"running", int8}, {"refused", int8}};
 inline constexpr Column kExplainRoute[] = {{"property", text}, {"value", text}};
+inline constexpr Column kCorrections[] = {{"cluster", text},  {"database", text}, {"digest", text},
+                                          {"sqlstate", text}, {"node", text},     {"refusals", int8},
+                                          {"first_s", int8},  {"last_s", int8}};
 inline constexpr Column kReasons[] = {{"what", text}, {"reason", text}, {"count", int8}};
 
 }  // namespace proxy::columns

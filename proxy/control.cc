@@ -13,6 +13,7 @@
 #include "conf/load.h"
 #include "proxy/overloaded.h"
 #include "proxy/version.h"
+#include "routing/lexer.h"
 
 namespace proxy {
 
@@ -136,6 +137,8 @@ metrics::Source metrics_source(const Status& status, Shared& shared) {
     samples[ControlMetric::config_reload_success] = {{{}, now.reload_ok ? 1.0 : 0.0}};
     samples[ControlMetric::fleet_members] = {{{}, static_cast<double>(now.fleet_members)}};
     samples[ControlMetric::workers] = {{{}, static_cast<double>(shared.workers.size())}};
+    samples[ControlMetric::corrections] = {
+        {{}, static_cast<double>(shared.corrections.load(std::memory_order_relaxed))}};
     if (now.topology) {
       for (const routing::ClusterState& cluster : now.topology->clusters) {
         for (const routing::NodeState& node : cluster.nodes) {
@@ -268,7 +271,8 @@ conf::Status Control::listen(std::vector<ListenSocket> given, const Inheritance*
           },
           .catalog =
               [this](std::shared_ptr<const routing::Catalog> catalog) {
-                tell_workers([&catalog] { return CatalogChanged{catalog}; });
+                catalogs_.unknown = std::move(catalog);
+                publish_scopes();
               },
           .fleet = [this](pool::FleetShare share) { take_share(share); },
           .crash_heard =
@@ -464,6 +468,26 @@ void Control::feed_watchdog() {
 
 // --- the rest --------------------------------------------------------------------------------------
 
+void Control::publish_scopes() {
+  shared_.corrections.store(corrections_.size(), std::memory_order_relaxed);
+  tell_workers([scopes = scope_book_.make(catalogs_, corrections_)] { return ScopesChanged{scopes}; });
+}
+
+void Control::read_refused(const routing::Corrections::Refused& refused) {
+  const auto limit = static_cast<std::size_t>(settings_->routing_corrections);
+  if (!corrections_.learn(refused, limit, loop_.now())) return;
+  log_warning("cluster=" + refused.where.cluster + " database=" + refused.where.database +
+              " digest=" + routing::print_digest(refused.digest) + " goes to the primary from now on: " +
+              refused.node + " refused it with " + refused.sqlstate);
+  publish_scopes();
+}
+
+std::size_t Control::clear_corrections() {
+  const std::size_t cleared = corrections_.clear();
+  if (cleared > 0) publish_scopes();
+  return cleared;
+}
+
 void Control::broadcast_topology(std::shared_ptr<const routing::Topology> topology) {
   status_.set_topology(topology);
   tell_workers([&topology] { return TopologyChanged{topology}; });
@@ -528,6 +552,7 @@ void Control::receive(ControlMessage&& message) {
           [this](NodeSuspected& m) { monitor_->suspect(m.node); },
           [this](SampleWanted& m) { monitor_->want_sample(m.cluster); },
           [this](SchemaChanged& m) { monitor_->schema_changed(m.cluster); },
+          [this](ReadRefused& m) { read_refused(m.refused); },
           [this](SecretWanted& m) {
             monitor_->look_up_secret(
                 m.cluster, m.user,

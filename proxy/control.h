@@ -77,6 +77,8 @@ class Control {
   Monitor& monitor() { return *monitor_; }
   net::Loop& loop() { return loop_; }
   OrderBook& orders() { return orders_; }
+  const routing::Corrections& corrections() const { return corrections_; }
+  std::size_t clear_corrections();  // how many there were
   bool draining() const { return drain_ != Drain::none; }
   // Loads the file again. The error says why nothing has changed; `notes` what takes a restart.
   conf::Status reload(std::vector<std::string>* notes);
@@ -104,6 +106,8 @@ class Control {
   void tell_service_manager();
   void feed_watchdog();
   std::string service_status() const;
+  void read_refused(const routing::Corrections::Refused& refused);
+  void publish_scopes();
   void broadcast_topology(std::shared_ptr<const routing::Topology> topology);
   template <class Make>
   void tell_workers(Make make) {
@@ -119,6 +123,9 @@ class Control {
   net::Loop loop_;
   net::Mailbox<ControlMessage> mailbox_;
   std::unique_ptr<Monitor> monitor_;
+  routing::Catalogs catalogs_;
+  routing::Corrections corrections_;
+  routing::ScopeBook scope_book_;
   OrderBook orders_;
   Console console_;
   std::vector<std::unique_ptr<net::Signal>> signals_;

@@ -37,7 +37,7 @@ std::optional<Client::FirstStatement> Client::first_statement() {
   const std::vector<BatchMessage>& messages = worker_.batch_messages();
   if (messages.empty()) return std::nullopt;
   if (messages.front().frame.type == fe::kQuery)
-    return FirstStatement{worker_.classifier().classify(messages.front().text, standard_strings, encoding),
+    return FirstStatement{worker_.classifier().classify(messages.front().text, standard_strings, encoding, *identity->scope),
                           messages.front().text, 1};
   const BatchMessage* parse = nullptr;
   const BatchMessage* bind = nullptr;
@@ -108,7 +108,7 @@ std::size_t Client::answer_here(std::size_t count, std::string_view tag) {
           prepared->unnamed_facts = facts;
         } else {
           preparing().put(std::string(message.name),
-                          {worker_.shared().prepared.intern(tail), facts, worker_.catalog()->version()});
+                          {worker_.shared().prepared.intern(tail), facts, identity->scope->version});
         }
         wire::append_parse_complete(answer);
         break;

@@ -16,7 +16,7 @@
 #include "proxy/net/socket.h"
 #include "proxy/wire/backend.h"
 #include "proxy/orders.h"
-#include "routing/catalog.h"
+#include "routing/scope.h"
 #include "routing/topology.h"
 
 namespace proxy {
@@ -78,8 +78,8 @@ struct SettingsChanged {
 struct TopologyChanged {
   std::shared_ptr<const routing::Topology> topology;
 };
-struct CatalogChanged {
-  std::shared_ptr<const routing::Catalog> catalog;
+struct ScopesChanged {
+  std::shared_ptr<const routing::Scopes> scopes;
 };
 // A cancel key arrived at some worker; the client that it names may be here.
 struct CancelClient {
@@ -147,7 +147,7 @@ struct BeginDrain {
 struct StopNow {};
 
 using WorkerMessage =
-    std::variant<NewClient, SettingsChanged, TopologyChanged, CatalogChanged, CancelClient,
+    std::variant<NewClient, SettingsChanged, TopologyChanged, ScopesChanged, CancelClient,
                  CancelDelivered, ServerHandover, Starving, RoomWanted, DescriptorWanted, SecretFound, ConsoleAsk, ConsoleAnswer,
                  OrdersChanged, KillClient, Nudge, BeginDrain, StopNow>;
 
@@ -171,6 +171,10 @@ struct CrashHeard {
 };
 struct SchemaChanged {
   std::string cluster;
+};
+// A replica has refused what was thought a read.
+struct ReadRefused {
+  routing::Corrections::Refused refused;
 };
 struct SecretWanted {
   ClientId client;
@@ -221,7 +225,7 @@ struct WorkerDrained {
   std::size_t worker = 0;
 };
 
-using ControlMessage = std::variant<NodeSuspected, SampleWanted, ServerLost, CrashHeard, SchemaChanged, SecretWanted,
+using ControlMessage = std::variant<NodeSuspected, SampleWanted, ServerLost, CrashHeard, SchemaChanged, ReadRefused, SecretWanted,
                                     SecretDoubted, ConsoleCommand, ConsoleRows,
                                     ConsoleCanceled, OrdersObeyed, CancelElsewhere, CancelDelivered,
                                     WorkerDrained>;

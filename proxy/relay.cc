@@ -50,7 +50,7 @@ constexpr std::string_view kNoStatement = "pgsluice_0";
 using FactsRef = std::shared_ptr<const routing::Facts>;
 
 const FactsRef& classify(Worker& worker, const Client& client, std::string_view sql) {
-  return worker.classifier().classify(sql, client.standard_strings, client.encoding);
+  return worker.classifier().classify(sql, client.standard_strings, client.encoding, *client.identity->scope);
 }
 
 // Transaction control matters to a session that has changed settings in the transaction, or may have.
@@ -186,11 +186,11 @@ class Gather {
   std::size_t count_ = 0;
 };
 
-// What a prepared statement does, judged by the newest catalogue.
+// What a prepared statement does, judged by the newest scope.
 const FactsRef& current_facts(Worker& worker, const Client& client, ClientStatement& statement) {
-  if (statement.catalog_version != worker.catalog()->version()) {
+  if (statement.scope_version != client.identity->scope->version) {
     statement.facts = classify(worker, client, statement.statement->text());
-    statement.catalog_version = worker.catalog()->version();
+    statement.scope_version = client.identity->scope->version;
   }
   return statement.facts;
 }
@@ -604,6 +604,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
                                 .sent = worker.now(),
                                 .kind = client.batch.kind,
                                 .step = client.batch.step,
+                                .digest = client.batch.digest,
                                 .pins = client.batch.pins,
                                 .may_unpin = client.batch.may_unpin,
                                 .unpins = client.batch_unpins,
@@ -617,6 +618,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
   } else {
     InFlight& open = server.in_flight.back();
     open.kind = std::max(open.kind, client.batch.kind);
+    if (client.batch.any && open.digest != client.batch.digest) open.digest = 0;
     if (client.batch.step != routing::TransactionStep::none) open.step = client.batch.step;
     open.pins |= client.batch.pins;
     open.may_unpin |= client.batch.may_unpin;
@@ -717,7 +719,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
         const auto facts = [&]() -> const FactsRef& {
           if (!seen.empty()) return worker.parsed_here()[parse].facts;
           if (client.prepared && parse < client.prepared->waiting.size() &&
-              client.prepared->waiting_version == worker.catalog()->version())
+              client.prepared->waiting_version == client.identity->scope->version)
             return client.prepared->waiting[parse];
           return classify(worker, client, message.text);
         };
@@ -779,7 +781,8 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
           break;
         }
         if (!skipping) {
-          prepared.put(std::string(message.name), {statement, facts(), worker.catalog()->version(), commented()});
+          prepared.put(std::string(message.name),
+                       {statement, facts(), client.identity->scope->version, commented()});
           prepared.tentative.push_back({statement->id, std::string(message.name), {}, false});
         }
         if (lending != nullptr && lending->everything) {  // under its own name

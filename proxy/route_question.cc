@@ -61,11 +61,12 @@ struct Asker {
   bool standard_strings;
   routing::Classifier::Encoding encoding;
   const routing::ClusterState* cluster;
+  std::shared_ptr<const routing::Scope> scope;
 };
 
 std::string answer(Worker& worker, std::string_view sql, Asker asker, bool describe, wire::Formats formats) {
   const std::shared_ptr<const routing::Facts> facts =
-      worker.classifier().classify(sql, asker.standard_strings, asker.encoding);
+      worker.classifier().classify(sql, asker.standard_strings, asker.encoding, *asker.scope);
   if (asker.cluster != nullptr) asker.session.floor.learn(*asker.cluster);
   const routing::RouteOverrides said =
       worker.overrides_for(asker.rules, asker.session, asker.standard_strings, facts,
@@ -116,7 +117,8 @@ std::string explain_route(Worker& worker, const Client& client, std::string_view
               .mode = client.identity->mode,
               .standard_strings = client.standard_strings,
               .encoding = client.encoding,
-              .cluster = worker.cluster(*client.identity)};
+              .cluster = worker.cluster(*client.identity),
+              .scope = client.identity->scope};
   asker.session.in_transaction = client.server != nullptr && client.server->status != 'I';
   asker.session.pinned = routing::any(client.pins);
   return answer(worker, sql, asker, true, {});
@@ -153,7 +155,10 @@ std::string explain_route(Worker& worker, std::string_view text, const std::stri
               .mode = mode.value_or(settings.pool_mode),
               .standard_strings = true,
               .encoding = routing::Classifier::Encoding::ascii_safe,
-              .cluster = worker.topology().find(database->second.cluster)};
+              .cluster = worker.topology().find(database->second.cluster),
+              .scope = worker.scope_of(database->second.cluster, database->second.dbname.empty()
+                                                                     ? asked->database
+                                                                     : database->second.dbname)};
   asker.session.consistency = settings.routing_consistency;
   return answer(worker, asked->sql, asker, describe, formats);
 }

@@ -582,6 +582,10 @@ bool Server::on_error(const wire::Pipeline::Entry& failed, const wire::ErrorFiel
     spoilt(failed, error.sqlstate);
     if (again_) return true;
   }
+  // Thought a read, and refused as none: everybody will know.
+  if (role == routing::NodeRole::replica && status == 'I' && failed.whom == For::client && !in_flight.empty() &&
+      in_flight.front().kind == routing::StatementClass::read && wire::refused_in_recovery(error))
+    worker_->read_refused(*this, in_flight.front().digest, error.sqlstate);
   const bool again_elsewhere = healing.armed() && heals(error);
   if (!again_elsewhere) stop_healing();
   // What the server skips from here to the next Sync never happened; the failed one is among it.

@@ -64,6 +64,7 @@ struct InFlight {
   conf::Instant sent{};
   routing::StatementClass kind = routing::StatementClass::empty;
   routing::TransactionStep step = routing::TransactionStep::none;
+  std::uint64_t digest = 0;  // of its statements, if they are all alike
   routing::Pin pins = routing::Pin::none;
   routing::Pin may_unpin = routing::Pin::none;
   bool failed = false;      // an ErrorResponse has gone to the client
@@ -139,6 +140,7 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   const std::string& ip() const { return ip_; }
   std::uint16_t port() const { return port_; }
   Identity& identity() { return *identity_; }
+  const Identity& identity() const { return *identity_; }
   bool uses_tls() const { return socket_.tls() != nullptr; }
   std::string tls_description() const;
   bool is_reset_running() const { return resetting_; }

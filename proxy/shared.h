@@ -86,6 +86,7 @@ struct Shared {
   std::vector<Worker*> workers;
   std::function<void(ControlMessage)> tell_control;
   std::atomic<std::int64_t> client_count{0};
+  std::atomic<std::size_t> corrections{0};  // digests that replicas have refused
 };
 
 }  // namespace proxy

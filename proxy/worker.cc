@@ -22,6 +22,15 @@ constexpr unsigned kSlotBits = 20, kWorkerBits = 6;
 // can send its cancels. The rest is closed at once, so that silence costs nobody a place.
 constexpr std::int64_t kBeyondAddress = 16;
 
+// Until the control thread has read the primaries' catalogues.
+std::shared_ptr<const routing::Scopes> first_scopes(const conf::Settings& settings) {
+  auto all = std::make_shared<routing::Scope>();
+  all->catalog = std::make_shared<const routing::Catalog>(
+      0, std::vector<routing::Catalog::Function>{}, settings.routing_read_functions,
+      settings.routing_write_functions, settings.routing_pin_functions);
+  return std::make_shared<const routing::Scopes>(std::move(all));
+}
+
 routing::Classifier::Limits classifier_limits(const conf::Settings& settings) {
   return {.cache_entries = static_cast<std::size_t>(settings.routing_cache_entries),
           .max_statement = settings.routing_max_statement.count};
@@ -38,10 +47,7 @@ Worker::Worker(std::size_t number, Shared& shared, std::shared_ptr<const conf::S
       client_tls_(std::move(client_tls)),
       server_tls_(std::move(server_tls)),
       topology_(std::make_shared<routing::Topology>()),
-      catalog_(std::make_shared<routing::Catalog>(0, std::vector<routing::Catalog::Function>{},
-                                                  settings_->routing_read_functions,
-                                                  settings_->routing_write_functions,
-                                                  settings_->routing_pin_functions)),
+      scopes_(first_scopes(*settings_)),
       metrics_(std::make_unique<metrics::WorkerMetrics>()),
       mailbox_(loop_, [this](WorkerMessage&& message) { receive(std::move(message)); }),
       tick_(loop_, [this] { tick(); }),
@@ -50,7 +56,6 @@ Worker::Worker(std::size_t number, Shared& shared, std::shared_ptr<const conf::S
       random_(random_u32()),
       read_buffer_(std::make_unique<char[]>(kReadBuffer)),
       started_mode_(settings_->pool_mode) {
-  classifier_.use(catalog_);
   use_rules();
   loop_.at_turn_end([this] { turn_end(); });
 }
@@ -80,9 +85,9 @@ void Worker::receive(WorkerMessage&& message) {
           [this](NewClient& m) { take_client(std::move(m)); },
           [this](SettingsChanged& m) { settings_changed(std::move(m)); },
           [this](TopologyChanged& m) { topology_changed(std::move(m.topology)); },
-          [this](CatalogChanged& m) {
-            catalog_ = std::move(m.catalog);
-            classifier_.use(catalog_);
+          [this](ScopesChanged& m) {
+            scopes_ = std::move(m.scopes);
+            for (const auto& [key, identity] : identities_) identity->scope = scope_of(identity->cluster, identity->dbname);
           },
           [this](CancelClient& m) { cancel(m); },
           [this](CancelDelivered& m) {

@@ -61,6 +61,7 @@ struct Identity {
   } timeouts;
   std::shared_ptr<pool::Quota> database_clients, user_clients;  // taken by those who are logged in
   conf::OnPin on_pin = conf::OnPin::allow;  // always in session mode
+  std::shared_ptr<const routing::Scope> scope;     // what statements are judged by in its database
   const routing::ClusterState* state = nullptr;  // its cluster in the worker's topology; null: not in it
   metrics::DatabaseCounters* traffic = nullptr;  // of its database, on this worker
   std::vector<std::unique_ptr<pool::Pool>> pools;  // by node number
@@ -107,7 +108,6 @@ class Worker {
   std::minstd_rand& random() { return random_; }
   const std::shared_ptr<const net::TlsContext>& client_tls() const { return client_tls_; }
   const std::shared_ptr<const net::TlsContext>& server_tls() const { return server_tls_; }
-  const std::shared_ptr<const routing::Catalog>& catalog() const { return catalog_; }
   bool refuses_logins() const { return draining_ && !handed_over_; }
 
   // One read lands here; what is not used at once is copied out before the next. A 1 MB result
@@ -210,6 +210,9 @@ class Worker {
   void idle_link(Client& client, Server& server);
   // A server that its client has left in order: back to the pool, unless something about it is in doubt.
   void settle(Server& server);
+  // A replica has refused (wire::refused_in_recovery) what was thought a read: statements of this digest go to
+  // the primary as soon as the control thread has told everybody. Nothing happens for digest 0.
+  void read_refused(const Server& server, std::uint64_t digest, std::string_view sqlstate);
   // The server has said that this state of its session is gone.
   void unpin(Client& client, routing::Pin gone);
   // --- reads that are run again (healing.cc) --------------------------------------------------------
@@ -246,6 +249,10 @@ class Worker {
   const routing::HintLimits& hint_limits() const { return hint_limits_; }
   // Null: none can ever fit it. Good until the client's settings or the rules change.
   routing::ClientRules* rules_for(const Client& client);
+  // What statements are judged by in a database, as it is called on the servers.
+  std::shared_ptr<const routing::Scope> scope_of(const std::string& cluster, const std::string& dbname) const {
+    return scopes_->of({cluster, dbname});
+  }
   // What they say of a statement; given is false: nothing. `commented`: its text, if there is a comment in it.
   routing::RouteOverrides overrides_for(routing::ClientRules* rules, const routing::SessionState& session,
                                         bool standard_strings,
@@ -351,7 +358,7 @@ class Worker {
   std::shared_ptr<const conf::Settings> settings_;
   std::shared_ptr<const net::TlsContext> client_tls_, server_tls_;
   std::shared_ptr<const routing::Topology> topology_;
-  std::shared_ptr<const routing::Catalog> catalog_;
+  std::shared_ptr<const routing::Scopes> scopes_;
   std::shared_ptr<const Orders> orders_ = std::make_shared<Orders>();
   std::unique_ptr<metrics::WorkerMetrics> metrics_;
   net::Loop loop_;

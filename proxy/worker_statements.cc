@@ -59,6 +59,7 @@ void Worker::configure(Identity& identity) {
   identity.cluster = database.cluster;
   identity.dbname = database.dbname.empty() ? identity.database : database.dbname;
   identity.state = topology_->find(identity.cluster);
+  identity.scope = scope_of(identity.cluster, identity.dbname);
 
   // The user's word goes before the database's, and that before the option.
   using conf::PoolOverrides;
@@ -601,6 +602,16 @@ void Worker::server_ready(Server& server) {
   } else if (const auto hungry = its_pool.budget().hungrier_than(number_, Instant::max())) {
     hand_over(server, *hungry);
   }
+}
+
+void Worker::read_refused(const Server& server, std::uint64_t digest, std::string_view sqlstate) {
+  metrics_->reads_refused.add();
+  if (digest == 0) return;
+  const Identity& identity = server.identity();
+  shared_.tell_control(ReadRefused{{.where = {identity.cluster, identity.dbname},
+                                    .digest = digest,
+                                    .sqlstate = std::string(sqlstate),
+                                    .node = server.node_name()}});
 }
 
 void Worker::server_failed(Server& server, bool node_is_at_fault, std::string_view sqlstate,

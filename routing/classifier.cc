@@ -110,7 +110,6 @@ struct Classifier::Impl {
   Limits limits{};
   Counters counters;
   DigestKey key = DigestKey::random();
-  std::shared_ptr<const Catalog> catalog = std::make_shared<const Catalog>();
   Cache by_digest;
   Cache by_text;    // statements whose meaning is their literals, and what does not parse
   FactsPtr answer;  // what is remembered nowhere
@@ -155,18 +154,40 @@ struct Classifier::Impl {
     return kept;
   }
 
-  const FactsPtr& miss(std::string_view sql, bool standard_strings, const Digest& d);
+  const FactsPtr& miss(std::string_view sql, bool standard_strings, const Scope& scope, const Digest& d);
 };
+
+namespace {
+
+// The same text means something else in another database. Neither can be chosen so that this ends up where
+// something else is: the check's half is secret.
+Digest in_scope(Digest d, const Scope& scope) {
+  d.check ^= scope.version * 0x9e3779b97f4a7c15ULL;
+  return d;
+}
+
+bool contains(const std::vector<std::uint64_t>& sorted, std::uint64_t digest) {
+  return std::binary_search(sorted.begin(), sorted.end(), digest);
+}
+
+// What is known better than by looking at the text.
+void correct(Facts& facts, const Scope& scope) {
+  if (!facts.is_read() || !contains(scope.refused, facts.digest)) return;
+  facts.kind = StatementClass::write;
+  facts.why = ClassReason::refused_by_replica;
+}
+
+}  // namespace
 
 // Out of the fast path. The digest stands for `alike`, so facts found from that text may be
 // remembered by it; everything else is remembered by the text itself.
-const FactsPtr& Classifier::Impl::miss(std::string_view sql, bool standard_strings,
+const FactsPtr& Classifier::Impl::miss(std::string_view sql, bool standard_strings, const Scope& scope,
                                        const Digest& d) {
   if (d.broken || std::memchr(sql.data(), '\0', sql.size()) != nullptr) {
     ++counters.unparsed;
     return unseen(ClassReason::unparsed, by_words(sql, standard_strings), d.shown);
   }
-  const Digest exact = exact_digest(sql, standard_strings, key);
+  const Digest exact = in_scope(exact_digest(sql, standard_strings, key), scope);
   if (const Cache::Slot* hit = by_text.find(exact)) {
     ++counters.hits;
     return hit->facts;
@@ -180,8 +201,9 @@ const FactsPtr& Classifier::Impl::miss(std::string_view sql, bool standard_strin
     return remember(by_digest, d,
                     refused(ClassReason::too_long, by_words(sql, standard_strings), d.shown));
   }
-  if (find_facts(alike.sql, *catalog, facts)) {
+  if (find_facts(alike.sql, *scope.catalog, facts)) {
     if (!facts.depends_on_literals) {
+      correct(facts, scope);
       return remember(by_digest, d, std::move(facts));
     }
     remember(by_digest, d, by_literals);
@@ -190,10 +212,11 @@ const FactsPtr& Classifier::Impl::miss(std::string_view sql, bool standard_strin
   const GrammarText literal = literal_text(sql, standard_strings);
   const bool small = literal.tokens <= kMaxGrammarTokens && literal.depth <= kMaxGrammarDepth;
   if (!small) facts = refused(ClassReason::too_long, by_words(sql, standard_strings), d.shown);
-  if (small && !find_facts(literal.sql, *catalog, facts)) {
+  if (small && !find_facts(literal.sql, *scope.catalog, facts)) {
     ++counters.unparsed;
     facts = refused(ClassReason::unparsed, by_words(sql, standard_strings), d.shown);
   }
+  correct(facts, scope);
   return remember(by_text, exact, std::move(facts));
 }
 
@@ -203,8 +226,8 @@ Classifier::Classifier(Limits limits) : impl_(std::make_unique<Impl>()) {
 }
 Classifier::~Classifier() = default;
 
-const std::shared_ptr<const Facts>& Classifier::classify(std::string_view sql,
-                                                         bool standard_strings, Encoding encoding) {
+const std::shared_ptr<const Facts>& Classifier::classify(std::string_view sql, bool standard_strings,
+                                                         Encoding encoding, const Scope& scope) {
   Impl& m = *impl_;
   commented_ = false;
   if (encoding == Encoding::ambiguous && std::any_of(sql.begin(), sql.end(), [](char c) {
@@ -217,7 +240,7 @@ const std::shared_ptr<const Facts>& Classifier::classify(std::string_view sql,
     ++m.counters.unparsed;
     return m.unseen(ClassReason::too_long, by_words(sql, standard_strings), 0);
   }
-  const Digest d = digest(sql, standard_strings, m.key);
+  const Digest d = in_scope(digest(sql, standard_strings, m.key), scope);
   commented_ = d.commented;
   if (!d.broken) {
     const Cache::Slot* hit = m.by_digest.find(d);
@@ -226,28 +249,7 @@ const std::shared_ptr<const Facts>& Classifier::classify(std::string_view sql,
       return hit->facts;
     }
   }
-  return m.miss(sql, standard_strings, d);
-}
-
-void Classifier::demote(std::string_view sql, bool standard_strings) {
-  Impl& m = *impl_;
-  if (sql.size() > m.limits.max_statement) return;
-  const Digest d = digest(sql, standard_strings, m.key);
-  Cache::Slot* const hit = d.broken ? nullptr : m.by_digest.find(d);
-  if (hit == nullptr || hit->facts == m.by_literals || !hit->facts->is_read()) return;
-  Facts facts = *hit->facts;
-  facts.kind = StatementClass::write;
-  facts.why = ClassReason::primary_only;
-  hit->facts = std::make_shared<const Facts>(std::move(facts));
-}
-
-void Classifier::use(std::shared_ptr<const Catalog> catalog) {
-  Impl& m = *impl_;
-  const bool same = m.catalog->version() == catalog->version();
-  m.catalog = std::move(catalog);
-  if (same) return;
-  m.by_digest.clear();
-  m.by_text.clear();
+  return m.miss(sql, standard_strings, scope, d);
 }
 
 void Classifier::set_limits(Limits limits) {

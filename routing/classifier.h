@@ -4,8 +4,8 @@
 #include <memory>
 #include <string_view>
 
-#include "routing/catalog.h"
 #include "routing/facts.h"
+#include "routing/scope.h"
 
 namespace routing {
 
@@ -41,22 +41,17 @@ class Classifier {
   ~Classifier();
 
   // The reference stays valid until the next call; keep the shared_ptr to keep the facts.
-  // `standard_strings` is the session's standard_conforming_strings.
+  // `standard_strings` is the session's standard_conforming_strings, `scope` its database's. What is
+  // remembered is remembered by the scope's version, so that nothing has to be forgotten when another comes.
   const std::shared_ptr<const Facts>& classify(std::string_view sql, bool standard_strings,
-                                               Encoding encoding = Encoding::ascii_safe);
+                                               Encoding encoding = Encoding::ascii_safe,
+                                               const Scope& scope = Scope::built_in());
 
   // Had the text that was classified last a /* comment */? Only then can it carry hints (hints.h), which
   // are no part of its facts: a digest is the same with comments and without. False for a text that was not
   // looked at.
   bool commented() const { return commented_; }
 
-  // A standby refused this statement although it was thought a read (25006 and kin): from now on
-  // everything with its digest is a write, primary_only, until another catalogue comes.
-  void demote(std::string_view sql, bool standard_strings);
-
-  // From now on functions are judged by `catalog`; everything remembered is forgotten if it is
-  // another version than before.
-  void use(std::shared_ptr<const Catalog> catalog);
   void set_limits(Limits limits);
 
   const Counters& counters() const;

@@ -33,6 +33,7 @@ enum class ClassReason : std::uint8_t {
   volatile_function,  // a function that is not harmless: the catalogue or an override says so
   unknown_function,   // a function that the catalogue does not know
   primary_only,       // means something else on a standby, or fails: advisory locks, nextval ...
+  refused_by_replica,  // thought a read, until a replica refused it: SHOW CORRECTIONS
   utility,            // VACUUM, LOCK, NOTIFY, CALL, DO ...
   schema_change,
   session_change,

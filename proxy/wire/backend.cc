@@ -2,6 +2,7 @@
 
 #include <charconv>
 
+#include "proxy/wire/sqlstate.h"
 #include "proxy/wire/startup.h"
 
 namespace wire {
@@ -43,6 +44,7 @@ Scan scan_error(std::string_view payload) {
       case 'M': scan.fields.message = value; break;
       case 'D': scan.fields.detail = value; break;
       case 'H': scan.fields.hint = value; break;
+      case 'R': scan.fields.routine = value; break;
       default: break;  // fields that we do not need, and those of later versions
     }
   }
@@ -93,6 +95,21 @@ Result<ErrorFields> decode_error(std::string_view payload) {
 }
 
 ErrorFields peek_error(std::string_view available) { return scan_error(available).fields; }
+
+bool refused_in_recovery(const ErrorFields& error) {
+  if (error.sqlstate == sqlstate::kReadOnlySqlTransaction) return true;
+  const bool kin = error.sqlstate == sqlstate::kFeatureNotSupported ||
+                   error.sqlstate == sqlstate::kObjectNotInPrerequisiteState ||
+                   error.sqlstate == sqlstate::kInternalError;
+  if (!kin) return false;
+  // Messages are translated, names of routines are not: the planner's look at a relation that is not logged has
+  // no other reason to say 0A000.
+  if (error.routine == "get_relation_info" && error.sqlstate == sqlstate::kFeatureNotSupported) return true;
+  const auto speaks_of = [&error](std::string_view word) {
+    return error.message.find(word) != error.message.npos || error.hint.find(word) != error.hint.npos;
+  };
+  return speaks_of("recovery") || speaks_of("standby");
+}
 
 void append_error(std::string& out, const ErrorFields& fields) {
   append_fields(out, backend::kErrorResponse, fields);

@@ -23,11 +23,16 @@ struct ErrorFields {
   std::string_view message;
   std::string_view detail = {};
   std::string_view hint = {};
+  std::string_view routine = {};  // of Postgres's source; read, never written
 };
 Result<ErrorFields> decode_error(std::string_view payload);
 // The same for a message of which only `available` has arrived, or is broken at its end: whatever
 // fields are whole. Severity, SQLSTATE and message come first from every server.
 ErrorFields peek_error(std::string_view available);
+// What a standby says to what only a primary can do: 25006, and what is said in other words for unlogged
+// relations (0A000), positions in the log (55000) and transaction ids (XX000). Such a statement has changed
+// nothing.
+bool refused_in_recovery(const ErrorFields& error);
 void append_error(std::string& out, const ErrorFields& fields);
 // An ErrorResponse with that payload, in whose message `ours` in quotes has become `theirs`.
 struct Renaming {

@@ -51,7 +51,11 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
       (void)routing::decode_tag(tag.value, room);
     }
     (void)routing::hints_of(tags, {});
-    classifier.demote(sql, standard_strings);
+    routing::Scope corrected;
+    corrected.refused = {first->digest};
+    corrected.version = 1;
+    ENSURE(!classifier.classify(sql, standard_strings, Classifier::Encoding::ascii_safe, corrected)->is_read() ||
+           first->kind == routing::StatementClass::empty);
     check(*classifier.classify(sql, standard_strings, Classifier::Encoding::ambiguous));
   }
   return 0;

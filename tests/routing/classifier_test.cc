@@ -204,34 +204,39 @@ TEST_SUITE("routing/classifier") {
     }
   }
 
-  TEST_CASE("another catalogue changes the verdict, the same version keeps the cache") {
+  TEST_CASE("another scope has other facts, and takes none away from the first") {
     Classifier c(kLimits);
+    const auto in = [](std::uint64_t version, std::vector<std::string> writes) {
+      routing::Scope scope;
+      scope.catalog = std::make_shared<routing::Catalog>(
+          version, std::vector<routing::Catalog::Function>{{"my_function", false}}, std::vector<std::string>{}, writes);
+      scope.version = version;
+      return scope;
+    };
+    const routing::Scope reads = in(1, {}), writes = in(2, {"my_function"});
     const char* sql = "SELECT my_function(1)";
+    const auto why = [&](const routing::Scope& scope) {
+      return c.classify(sql, true, Classifier::Encoding::ascii_safe, scope)->why;
+    };
     CHECK(c.classify(sql, true)->why == ClassReason::unknown_function);
-    const std::vector<routing::Catalog::Function> stable{{"my_function", false}};
-    c.use(std::make_shared<routing::Catalog>(1, stable, std::vector<std::string>{},
-                                             std::vector<std::string>{}));
-    CHECK(c.classify(sql, true)->is_read());
+    CHECK(why(reads) == ClassReason::proven_read);
+    CHECK(why(writes) == ClassReason::volatile_function);
     const auto misses = c.counters().misses;
-    c.use(std::make_shared<routing::Catalog>(1, stable, std::vector<std::string>{},
-                                             std::vector<std::string>{}));
-    CHECK(c.classify(sql, true)->is_read());
+    CHECK(why(reads) == ClassReason::proven_read);
+    CHECK(c.classify(sql, true)->why == ClassReason::unknown_function);
     CHECK(c.counters().misses == misses);
-    c.use(std::make_shared<routing::Catalog>(2, stable, std::vector<std::string>{},
-                                             std::vector<std::string>{"my_function"}));
-    CHECK(c.classify(sql, true)->why == ClassReason::volatile_function);
   }
 
-  TEST_CASE("what a standby refused goes to the primary from then on") {
+  TEST_CASE("requirement 30: what a replica refused is no read from then on, in that database") {
     Classifier c(kLimits);
-    c.classify("SELECT a FROM v WHERE id = 1", true);
-    c.demote("SELECT a FROM v WHERE id = 1", true);
-    const auto& facts = c.classify("SELECT a FROM v WHERE id = 2", true);
+    routing::Scope scope;
+    scope.refused = {c.classify("SELECT a FROM v WHERE id = 1", true)->digest};
+    scope.version = 1;
+    const auto facts = c.classify("SELECT a FROM v WHERE id = 2", true, Classifier::Encoding::ascii_safe, scope);
     CHECK(facts->kind == StatementClass::write);
-    CHECK(facts->why == ClassReason::primary_only);
-    CHECK(c.classify("SELECT a FROM v", true)->is_read());
-    c.demote("SELECT never, seen", true);
-    CHECK(c.classify("SELECT never, seen", true)->is_read());
+    CHECK(facts->why == ClassReason::refused_by_replica);
+    CHECK(c.classify("SELECT a FROM v", true, Classifier::Encoding::ascii_safe, scope)->is_read());
+    CHECK(c.classify("SELECT a FROM v WHERE id = 2", true)->is_read());
   }
 
   TEST_CASE("facts outlive their place in the cache") {
