@@ -90,6 +90,14 @@ bool Server::heals(const wire::ErrorFields& error) {
   return true;
 }
 
+// A primary that takes no write, though nobody has said that this one would only read, may be none any more.
+void Server::doubt_role() {
+  const bool asked_for = status != 'I' || in_flight.empty() || client == nullptr ||
+                         in_flight.front().step != routing::TransactionStep::none ||
+                         client->route_state.read_only_default;
+  if (role == routing::NodeRole::primary && !asked_for) worker_->doubt_primary(node_);
+}
+
 bool Server::may_run_again() {
   return cancels == 0 && !watch.canceled && client != nullptr && client->may_take_back() &&
          worker_->may_retry();
@@ -164,6 +172,13 @@ void Worker::run_again(Client& client, Server& server) {
   client.take_back(batch);
   if (server.state != pool::ServerState::closing) settle(server);
   place_again(client);
+}
+
+// A user whose default is READ ONLY can say so all the time: once a second is enough.
+void Worker::doubt_primary(routing::NodeId node) {
+  if (now() - last_doubt_ < std::chrono::seconds(1)) return;
+  last_doubt_ = now();
+  shared_.tell_control(NodeSuspected{node});
 }
 
 // As a bit for the chooser, which knows the first 64 nodes.

@@ -588,6 +588,7 @@ bool Server::on_error(const wire::Pipeline::Entry& failed, const wire::ErrorFiel
     worker_->read_refused(*this, in_flight.front().digest, error.sqlstate);
   const bool again_elsewhere = healing.armed() && heals(error);
   if (!again_elsewhere) stop_healing();
+  if (error.sqlstate == wire::sqlstate::kReadOnlySqlTransaction) [[unlikely]] doubt_role();
   // What the server skips from here to the next Sync never happened; the failed one is among it.
   bool first = true;
   for (const wire::Pipeline::Entry& entry : pipeline.skipped()) {

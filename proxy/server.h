@@ -261,6 +261,7 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   std::size_t relay(std::string_view bytes);
   void deliver_head(std::span<const iovec> parts);
   bool heals(const wire::ErrorFields& error);
+  void doubt_role();
   bool on_error(const wire::Pipeline::Entry& failed, const wire::ErrorFields& error,
                 const wire::Frame& frame, std::string_view* instead);
   bool on_ready(char new_status, const wire::Pipeline::Entry& answered, std::string_view* instead);

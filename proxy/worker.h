@@ -220,6 +220,8 @@ class Worker {
   bool may_retry();
   void run_again(Client& client, Server& server);
   void retry_ended(Client& client, bool served);
+  // It has refused a write: its role is asked for at once.
+  void doubt_primary(routing::NodeId node);
 
   // A statement of the client's was answered without a server (held_transaction.cc).
   void answered_here(Client& client);
@@ -425,6 +427,7 @@ class Worker {
   std::uint64_t retries_unsaid_ = 0;
   conf::Instant last_crash_heard_{};
   routing::NodeId last_crash_node_{};
+  conf::Instant last_doubt_{};
   conf::Instant last_slow_check_{}, last_idle_check_{};
   const conf::PoolMode started_mode_;  // pool.mode takes a restart
   // How long before a hand-over "just now" is.

@@ -122,6 +122,7 @@ struct Facts {
   Pin may_unpin = Pin::none;         // state that it may have ended: UNLISTEN, DROP, CLOSE ...
   bool unpins_all = false;           // DISCARD ALL
   bool serializable = false;         // BEGIN ISOLATION LEVEL SERIALIZABLE: primary only
+  bool cursor = false;               // DECLARE, FETCH, MOVE, CLOSE: means something in its transaction only
   bool repeatable = false;           // ... REPEATABLE READ: all of it must see one state
   bool deallocates_all = false;      // DEALLOCATE ALL, DISCARD ALL; not DISCARD PLANS
   // Prepared statements that SQL names: EXECUTE, PREPARE and DEALLOCATE of these, in any place.
@@ -144,7 +145,7 @@ struct Facts {
   bool plain = false;
 
   void look_plain() {
-    plain = pins == Pin::none && may_unpin == Pin::none && !unpins_all && !serializable &&
+    plain = !cursor && pins == Pin::none && may_unpin == Pin::none && !unpins_all && !serializable &&
             !deallocates_all && deallocates_names.empty() && executes_names.empty() &&
             prepares_names.empty() && !sees_prepared && step == TransactionStep::none && settings.empty();
   }

@@ -269,6 +269,7 @@ class Finder {
       case Kind::declare: return declare(node);
       // They move or end what DECLARE made; their own class must not let anybody run them again.
       case Kind::cursor:
+        facts_.cursor = true;
         if (json_.key(node) == "ClosePortalStmt") facts_.may_unpin |= Pin::holdable_cursor;
         return session();
       case Kind::listen: facts_.pins |= Pin::listen; return session();
@@ -509,6 +510,7 @@ class Finder {
   void declare(Index node) {
     constexpr long kHold = 0x0020;  // CURSOR_OPT_HOLD, parsenodes.h
     read();
+    facts_.cursor = true;
     const std::string options = json_.text(node, "options");
     if (std::strtol(options.c_str(), nullptr, 10) & kHold) {
       facts_.pins |= Pin::holdable_cursor;

@@ -253,6 +253,39 @@ TEST_SUITE("integration/healing") {
     CHECK(metric(healing.proxy.metrics(), "pgsluice_retries_failed_total") == 0);
   }
 
+  TEST_CASE("promise 3: a server lost while it commits is 08007, because nobody knows what became of it") {
+    Table table(nodes(), "healing_fate", "n int", "values (0)");
+    Healing healing;
+    // No commit is answered as long as nobody has confirmed it.
+    nodes().set(0, "synchronous_standby_names = 'nobody'\n");
+    const auto lose = [&](const std::string& mark) {
+      const Runs it = where_is(mark);
+      REQUIRE(eventually([&] {
+        return nodes().ask(0, "select wait_event from pg_stat_activity where pid = " + std::to_string(it.pid)) ==
+               "SyncRep";
+      }));
+      terminate(it);
+    };
+    {
+      Connection client = healing.proxy.connect();
+      CHECK(client.exec("begin").ok());
+      CHECK(client.exec("update healing_fate set n = n + 1").ok());
+      REQUIRE(client.send("commit /* healing fate */"));
+      lose("healing fate");
+      CHECK(client.finish().code() == "08007");
+      CHECK_FALSE(client.ok());  // it was in a transaction
+    }
+    {
+      Connection client = healing.proxy.connect();
+      REQUIRE(client.send("begin; update healing_fate set n = n + 1; commit /* healing string */"));
+      lose("healing string");
+      CHECK(client.finish().code() == "08007");
+      CHECK(client.ok());
+    }
+    nodes().set(0, "synchronous_standby_names = ''\n");
+    CHECK(nodes().ask(0, "select n from healing_fate") == "2");
+  }
+
   TEST_CASE("promise 3: a read that is lost a second time is an error") {
     Healing healing;
     Connection client = healing.proxy.connect();

@@ -205,6 +205,18 @@ TEST_SUITE("integration/held_transaction") {
     CHECK(all == "CZTDCZTDCZCZTDCZCZ");
   }
 
+  TEST_CASE("a cursor keeps its transaction on one server (migrate)") {
+    Held held("migrate");
+    Connection client = held.proxy.connect();
+    CHECK(client.exec("begin").ok());
+    CHECK(on_replica(who(client, false)));
+    CHECK(client.exec("declare c cursor for select id from held_rows order by id").ok());
+    CHECK(client.scalar("fetch c") == "1");
+    CHECK(client.scalar("select 7") == "7");
+    CHECK(client.scalar("fetch c") == "2");
+    CHECK(client.exec("commit").ok());
+  }
+
   TEST_CASE("a portal that is read in pieces keeps its transaction on one server (migrate)") {
     Held held("migrate");
     RawClient client(held.proxy.port());
