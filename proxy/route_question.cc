@@ -10,17 +10,17 @@
 namespace proxy {
 namespace {
 
-bool blank(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+bool is_blank(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
 void skip_blanks(std::string_view* text) {
-  while (!text->empty() && blank(text->front())) text->remove_prefix(1);
+  while (!text->empty() && is_blank(text->front())) text->remove_prefix(1);
 }
 
 // Takes the keyword, in any case, and the blanks around it, if it stands there as a word.
 bool take(std::string_view* text, std::string_view keyword) {
   std::string_view rest = *text;
   skip_blanks(&rest);
-  if (rest.size() <= keyword.size() || !blank(rest[keyword.size()])) return false;
+  if (rest.size() <= keyword.size() || !is_blank(rest[keyword.size()])) return false;
   for (std::size_t i = 0; i < keyword.size(); ++i)
     if ((rest[i] | 0x20) != (keyword[i] | 0x20)) return false;
   rest.remove_prefix(keyword.size());
@@ -46,7 +46,7 @@ std::optional<std::string> take_name(std::string_view* text) {
       }
     }
   } else {
-    while (i < text->size() && !blank((*text)[i])) name += (*text)[i++];
+    while (i < text->size() && !is_blank((*text)[i])) name += (*text)[i++];
   }
   if (name.empty()) return std::nullopt;
   text->remove_prefix(i);
