@@ -268,6 +268,9 @@ constexpr Option kOptions[] = {
     {"routing.consistency", Fresh{&S::routing_consistency, Consistency::session}, at_reload,
      "How fresh reads are: anything within max_lag, at least the session's own writes, or always "
      "the primary."},
+    {"routing.corrections", Int{&S::routing_corrections, 1000, 0, 100'000}, at_reload,
+     "Statement shapes that go to the primary because a replica has refused one of them as no read: more "
+     "remembers more, 0 remembers none."},
     {"routing.dry_run", Bool{&S::routing_dry_run, false}, at_reload,
      "Everything goes to the primary and no rule blocks or ends anything; where statements would have gone is "
      "counted and shown (SHOW ROUTES)."},
@@ -277,9 +280,6 @@ constexpr Option kOptions[] = {
     {"routing.hints", List{&S::routing_hints, {"consistency, route, tenant"}}, at_reload,
      "What clients may say themselves, by start-up option, SET or comment: pgsluice.consistency, "
      "pgsluice.route, pgsluice.tenant. What is not listed is not heard."},
-    {"routing.corrections", Int{&S::routing_corrections, 1000, 0, 100'000}, at_reload,
-     "Statement shapes that go to the primary because a replica has refused one of them as no read: more "
-     "remembers more, 0 remembers none."},
     {"routing.max_lag", Time{&S::routing_max_lag, 10s, 1ms, kDay}, at_reload,
      "A replica further behind than this gets no new reads: longer tolerates staler answers and "
      "keeps more replicas serving."},
