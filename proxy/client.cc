@@ -497,6 +497,8 @@ bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
   if (stay && server->pipeline.ready_owed() > 0 && !server->pipeline.open_sequence() &&
       hinges_on_answers(scan))
     return false;
+  if (batch_extras) [[unlikely]]
+    batch_extras = nullptr;  // of a batch that was refused
   if (worker_.gate() != nullptr && refuse_limited(bytes, scan, now)) [[unlikely]]
     return true;
   batch = scan.facts;
@@ -532,6 +534,7 @@ bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
       move_to(ClientState::waiting);
       return false;
     case Worker::Placed::refused:
+      batch_extras = nullptr;
       answer_refused(bytes, scan.streams);
       return true;
   }
@@ -731,7 +734,6 @@ bool Client::refuse_limited(std::string_view bytes, const Scan& scan, conf::Inst
   pool::DigestHold hold;
   const auto answer = worker_.gate()->admit(worker_.gated(), identity->database, now, &hold);
   if (answer.why == pool::Refusal::none) {
-    batch_extras = nullptr;
     if (!hold.empty()) batch_extras = std::make_unique<BatchExtras>(std::move(hold));
     return false;
   }
