@@ -890,6 +890,7 @@ class ShownSink {
   }
   void literal(Literal, const char*, std::size_t, bool) { put("?", 1); }
   void raw_literal(Literal, const char*, std::size_t, bool) { put("?", 1); }
+  void comment(const char*, std::size_t) {}
   Mark mark() const { return {text_.size(), tight_}; }
   void rollback(const Mark& m) {
     text_.resize(std::min(m.size, text_.size()));

@@ -101,7 +101,7 @@ struct BatchFacts {
   bool executes = false;     // something in it runs; else it only parses
   bool open_ended = false;  // ends with a Flush: what follows in the sequence is not known yet
   RouteOverrides overrides{};  // what rules and hints say of it
-  bool any = false;         // there was a statement
+  bool has_any = false;     // there was a statement
   std::uint64_t digest = 0;  // of its statements, if they are all alike
   void add(const Facts& facts) {  // in the order of the batch
     if (!facts.plain) add_rest(facts);
@@ -116,8 +116,8 @@ struct BatchFacts {
 
  private:
   void add_kind(const Facts& facts) {
-    digest = !any || digest == facts.digest ? facts.digest : 0;
-    any = true;
+    digest = !has_any || digest == facts.digest ? facts.digest : 0;
+    has_any = true;
     if (facts.kind > kind || (kind == StatementClass::empty && facts.kind == kind)) {
       kind = facts.kind;
       why = facts.why;
