@@ -295,7 +295,7 @@ class Worker {
   routing::RouteReason count_dry_route(routing::RouteReason why, const routing::BatchFacts& batch);
   routing::ClientRules* shared_rules(std::vector<routing::RuleSet::Place> candidates);
   void forget_unused_rules();
-  Millis query_limit(const Client& client, const Server& server) const;
+  Millis query_limit(const Client& client, Server& server) const;
   void run();
   void receive(WorkerMessage&& message);
   void take_client(NewClient&& message);

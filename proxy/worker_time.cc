@@ -155,7 +155,7 @@ std::optional<Instant> Worker::running_since(Client& client, Server& server) {
 }
 
 // How long the statement that runs now may take; 0: for ever.
-Millis Worker::query_limit(const Client& client, const Server& server) const {
+Millis Worker::query_limit(const Client& client, Server& server) const {
   const bool unruled = server.in_flight.empty() || settings_->routing_dry_run;
   const std::uint32_t own = unruled ? 0 : server.in_flight.front().query_timeout_ms;
   return own != 0 ? Millis(own) : client.identity->timeouts.query;
