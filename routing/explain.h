@@ -17,7 +17,7 @@ struct RouteQuestion {
   const SessionState& session;
   conf::PoolMode mode;
   RouteOverrides overrides{};  // what rules and hints say of it; given is false: nothing
-  std::string rule;            // the name of the one that fits; "": none
+  std::string rule{};          // the name of the one that fits; "": none
   const ClusterState* cluster = nullptr;  // null: it is not known (yet)
   std::uint64_t excluded = 0;  // as in ReadNeeds
   bool dry_run = false;
