@@ -83,8 +83,8 @@ constexpr Option kOptions[] = {
      "Statement shapes of which each worker keeps statistics (SHOW DIGESTS), the least recently used "
      "making way: more remembers rarer ones and takes up to 1.8 kB each; 0 keeps none."},
     {"digest.order_expiry", Time{&S::digest_order_expiry, 15min, 1ms, 30 * kDay}, at_reload,
-     "When an order of the console on a digest or a tenant ends that does not say FOR how long: later "
-     "holds longer, forgotten ones too."},
+     "How long an order of the console on a digest or a tenant holds that does not say FOR how long: longer "
+     "outlasts longer incidents, and being forgotten."},
     {"fleet.gone_after", Time{&S::fleet_gone_after, 3s, 200ms, 1min}, at_reload,
      "How long another process of the fleet may be silent before its part is divided among the others: "
      "longer forgives stalls and leaves the part of a vanished one unused for longer."},
