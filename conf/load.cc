@@ -8,6 +8,7 @@
 #include <initializer_list>
 #include <map>
 #include <optional>
+#include <set>
 #include <span>
 #include <tuple>
 #include <type_traits>
@@ -29,7 +30,9 @@ namespace {
 constexpr std::size_t kMaxFile = 4 << 20;     // ten thousand sections fit
 constexpr std::size_t kMaxUsers = 64 << 20;   // of auth.file: some 400,000 SCRAM secrets
 constexpr std::size_t kMaxSecret = 64 << 10;  // Postgres itself stops at about a kilobyte
+constexpr std::size_t kMaxGroups = 64;        // one bit each
 constexpr std::size_t kMaxShown = 64;         // of a wrong value, in a message
+constexpr std::size_t kMaxAddress = 300;      // a name in the DNS has 253 bytes
 constexpr std::size_t kMaxName = 63;          // Postgres cuts longer names (NAMEDATALEN)
 
 std::uint32_t line_of(const toml::node& node) { return node.source().begin.line; }
@@ -229,9 +232,10 @@ class Loader {
     if (table == nullptr && holds_options(kind)) return unknown_option(node, path);
     if (table == nullptr) return must_be_section(node, path, path);
     said_[path] = {line_of(node), true};
-    if (name.empty() || name.size() > kMaxName || has_control(name))
+    const std::size_t longest = kind == "node" ? kMaxAddress : kMaxName;
+    if (name.empty() || name.size() > longest || has_control(name))
       return problem(line_of(node), path + " is no name; it must have 1 to " +
-                                        std::to_string(kMaxName) +
+                                        std::to_string(longest) +
                                         " bytes and no control characters");
     std::apply(
         [&](const auto&... each) {
@@ -561,6 +565,8 @@ class Loader {
 
   void check() {
     check_sections();
+    check_nodes();
+    check_breaker();
     check_listen();
     check_fleet();
     check_auth();
@@ -593,6 +599,40 @@ class Loader {
                                                     "; it must be the NAME of a [cluster.NAME]" +
                                                     did_you_mean(database.cluster, known));
     }
+  }
+
+  // Nodes are named as people write them in `servers`, and looked for as NodeAddress prints them.
+  void check_nodes() {
+    std::vector<std::string> servers;
+    for (const auto& [cluster, entry] : settings_.clusters)
+      for (const NodeAddress& server : entry.servers) servers.push_back(server.name());
+    const std::vector<std::string_view> known(servers.begin(), servers.end());
+    std::map<std::string, NodeSettings> named;
+    std::set<std::string> groups;
+    for (auto& [name, node] : settings_.nodes) {
+      const std::string path = join("node", name);
+      const auto address = parse_node_address(name);
+      if (!address || std::ranges::find(servers, address->name()) == servers.end()) {
+        problem(line_of_key({path}), path + " is not a server of any cluster; it must be one that stands in "
+                                            "cluster.NAME.servers" + did_you_mean(name, known));
+        continue;
+      }
+      groups.insert(node.groups.begin(), node.groups.end());
+      if (!named.emplace(address->name(), node).second)
+        problem(line_of_key({path}), path + " is there twice, in two spellings");
+    }
+    if (groups.size() > kMaxGroups)
+      problem(0, "there are " + std::to_string(groups.size()) + " groups of nodes; there may be " +
+                     std::to_string(kMaxGroups));
+    settings_.nodes = std::move(named);
+  }
+
+  void check_breaker() {
+    const Settings& s = settings_;
+    if (s.breaker_open_min > s.breaker_open_max && sound({"breaker.open_min", "breaker.open_max"}))
+      problem(line_of_key({"breaker.open_min", "breaker.open_max"}),
+              "breaker.open_min is " + quote(print(s.breaker_open_min)) +
+                  "; it must be at most breaker.open_max, " + quote(print(s.breaker_open_max)));
   }
 
   void check_listen() {

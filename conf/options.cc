@@ -22,6 +22,7 @@ using Tls = Choice<S, TlsMode>;
 using Fresh = Choice<S, Consistency>;
 using Moving = Choice<S, Transactions>;
 using Pinning = Choice<S, OnPin>;
+using Spill = Choice<S, SpillPolicy>;
 using By = Choice<S, TenantBy>;
 using Level = Choice<S, LogLevel>;
 
@@ -76,6 +77,34 @@ constexpr Option kOptions[] = {
      Presence::shown, "\"pgsluice\""},
     {"auth.trust_anywhere", Bool{&S::auth_trust_anywhere, false}, at_reload,
      "Allow method \"trust\" although clients can connect from other machines."},
+    {"breaker.failure_percent", Int{&S::breaker_failure_percent, 50, 1, 100}, at_reload,
+     "A replica is ejected when so many percent of the last breaker.failure_sample connections to it "
+     "failed: more tolerates flakier nodes."},
+    {"breaker.failure_sample", Int{&S::breaker_failure_sample, 20, 1, 100}, at_reload,
+     "How many connections, all within breaker.failure_window, breaker.failure_percent is of: more is surer "
+     "and later."},
+    {"breaker.failure_window", Time{&S::breaker_failure_window, 10s, 100ms, 1h}, at_reload,
+     "How long an attempt to connect counts for breaker.failure_percent: longer catches rarer failures."},
+    {"breaker.failures", Int{&S::breaker_failures, 3, 0, 1'000}, at_reload,
+     "A replica is ejected after so many connections in a row that failed: more tolerates longer "
+     "disturbances; 0 never."},
+    {"breaker.latency_factor", Int{&S::breaker_latency_factor, 5, 0, 1'000}, at_reload,
+     "A replica is ejected when its latency, beside what its statements usually take, is so many times the "
+     "median of its peers' for a second: more tolerates slower nodes; 0 never."},
+    {"breaker.max_ejected", Int{&S::breaker_max_ejected, 50, 0, 100}, at_reload,
+     "At most so many percent of a cluster's replicas are ejected or down before nobody more is "
+     "ejected: more trusts breakers more; 0 ejects nobody."},
+    {"breaker.open_max", Time{&S::breaker_open_max, 60s, 1ms, kDay}, at_reload,
+     "The longest time for which a replica is ejected: longer spares clients a node that is sick again and "
+     "again, and misses it longer."},
+    {"breaker.open_min", Time{&S::breaker_open_min, 1s, 1ms, kDay}, at_reload,
+     "How long a replica is ejected the first time, doubled each time after it; then one answered "
+     "probe lets it in: longer is gentler and misses it longer."},
+    {"breaker.slow_start", Time{&S::breaker_slow_start, 30s, 0ms, 1h}, at_reload,
+     "How long a replica that was ejected or down takes to get its whole share of reads again: longer spares "
+     "cold caches; 0 gives it at once."},
+    {"breaker.slow_start_percent", Int{&S::breaker_slow_start_percent, 10, 1, 100}, at_reload,
+     "Percent of its share with which it begins: more comes back faster and onto colder caches."},
     {"digest.auto_block", Time{&S::digest_auto_block, 5min, 0ms, kDay}, at_reload,
      "How long a statement is refused that was at work at two crashes of a server within a minute: "
      "longer keeps servers up and its users without it; 0 never."},
@@ -173,6 +202,9 @@ constexpr Option kOptions[] = {
      "How long a cancel may be on its way to a node, and a server may go on after one for "
      "pool.query_timeout, before that server is closed: longer saves servers of slow nodes and "
      "keeps those that hang."},
+    {"pool.cap_recovery", Time{&S::pool_cap_recovery, 1s, 0ms, 1h}, at_reload,
+     "A node that has no room (53300) caps the pool at nine tenths of the servers that it has; after each of "
+     "these it may have one more: longer asks a full node less often; 0 sets no cap."},
     {"pool.cleanup_timeout", Time{&S::pool_cleanup_timeout, 5s, 1ms, 1h}, at_reload,
      "How long a server may take to be cleaned behind a client that left (ROLLBACK, DISCARD ALL) before it "
      "is closed, and how long a client that has closed its half is still answered: longer saves more "
@@ -187,8 +219,11 @@ constexpr Option kOptions[] = {
      "The pause after the first failed attempt, doubled after each further one: longer spares a "
      "failing node and delays recovery from a single failure."},
     {"pool.connect_parallel", Int{&S::pool_connect_parallel, 4, 1, 1'000}, at_reload,
-     "Connections made at once, per node and worker: more fills a pool faster after an outage and "
-     "hits the node harder."},
+     "Connections made at once, per node and over all workers: more fills a pool faster after an outage "
+     "and hits the node harder."},
+    {"pool.connect_rate", Int{&S::pool_connect_rate, 50, 0, 100'000}, at_reload,
+     "Connections begun per second, per node and over all workers: more fills pools faster and hits "
+     "the node harder; 0 sets no limit."},
     {"pool.connect_timeout", Time{&S::pool_connect_timeout, 5s, 10ms, 10min}, at_reload,
      "How long connecting and logging in to a node may take: longer waits for slow nodes instead "
      "of trying again."},
@@ -280,13 +315,31 @@ constexpr Option kOptions[] = {
     {"routing.hints", List{&S::routing_hints, {"consistency, route, tenant"}}, at_reload,
      "What clients may say themselves, by start-up option, SET or comment: pgsluice.consistency, "
      "pgsluice.route, pgsluice.tenant. What is not listed is not heard."},
+    {"routing.latency_decay", Time{&S::routing_latency_decay, 10s, 100ms, 1h}, at_reload,
+     "In how long a replica's latency, while nobody confirms it, comes two thirds of the way back to normal: "
+     "longer shuns a node that was slow for longer."},
+    {"routing.limit_min", Int{&S::routing_limit_min, 4, 0, 10'000}, at_reload,
+     "Statements at once that a replica may still have, however slow it has become, before others are "
+     "preferred whatever they cost: more relieves it less; 0 sets no such limit."},
+    {"routing.limit_smoothing", Int{&S::routing_limit_smoothing, 20, 1, 100}, at_reload,
+     "Percent of the way to the limit that fits its latency that a replica's limit goes every 100 ms: more "
+     "follows faster and jumps more."},
+    {"routing.limit_tolerance", Int{&S::routing_limit_tolerance, 200, 100, 10'000}, at_reload,
+     "The latency, in percent of the usual, from which a replica's limit of statements falls: more tolerates "
+     "slower answers."},
     {"routing.max_lag", Time{&S::routing_max_lag, 10s, 1ms, kDay}, at_reload,
      "A replica further behind than this gets no new reads: longer tolerates staler answers and "
      "keeps more replicas serving."},
+    {"routing.max_lag_bytes", Size{&S::routing_max_lag_bytes, {0}, {0}, {std::int64_t{1} << 50}}, at_reload,
+     "A replica that has more log than this still to replay gets no new reads: more tolerates staler "
+     "answers; 0 sets no limit."},
     {"routing.max_statement", Size{&S::routing_max_statement, {64 << 10}, {0}, {16 << 20}},
      at_reload,
      "A longer statement is not parsed and goes to the primary: more lets larger reads go to "
      "replicas and costs more parsing; 0 parses none."},
+    {"routing.min_replicas", Int{&S::routing_min_replicas, 0, 0, 1'000}, at_reload,
+     "Replicas that go on serving when all are further behind than max_lag and max_lag_bytes allow, the "
+     "least late first: more spares the primary and gives staler answers; 0 keeps to the limits."},
     {"routing.pin_functions", List{&S::routing_pin_functions}, at_reload,
      "Functions that leave state in the session, by name or schema.name: a client that calls one keeps its "
      "server until DISCARD ALL."},
@@ -302,6 +355,16 @@ constexpr Option kOptions[] = {
     {"routing.retry_rate", Int{&S::routing_retry_rate, 10, 0, 1'000'000}, at_reload,
      "Reads per second that may be run again beside routing.retry_percent; what is not used in ten seconds "
      "adds up: more heals where statements are few; 0 for both runs nothing again."},
+    {"routing.spill_percent", Int{&S::routing_spill_percent, 10, 1, 100}, at_reload,
+     "How many percent of its pool's servers on the primary, one at least, reads may use that no replica "
+     "can serve: more answers them sooner and leaves less to writes; 100 sets no limit."},
+    {"routing.spill_policy", Spill{&S::routing_spill_policy, SpillPolicy::stale}, at_reload,
+     "What such a read gets that has waited for routing.spill_wait: an answer of a replica that is too late "
+     "(never one without the session's own writes; without such a replica it waits on), or an error "
+     "(53000)."},
+    {"routing.spill_wait", Time{&S::routing_spill_wait, 100ms, 0ms, 10min}, at_reload,
+     "How long such a read waits for its part of the primary: longer gives fewer stale answers and "
+     "errors."},
     {"routing.transactions", Moving{&S::routing_transactions, Transactions::primary}, at_reload,
      "Where transactions go that are not READ ONLY: to the primary at once, or with their first statement "
      "(hold), so that SET TRANSACTION READ ONLY still counts; or there at their first statement that is not a "
@@ -310,6 +373,9 @@ constexpr Option kOptions[] = {
     {"routing.write_functions", List{&S::routing_write_functions}, at_reload,
      "Functions that count as writes although Postgres calls them harmless, by name or "
      "schema.name."},
+    {"routing.zone", String{&S::routing_zone, ""}, at_reload,
+     "The zone in which this proxy is: reads go to nodes of the same zone while these have room; empty prefers "
+     "none."},
     {"shutdown_timeout", Time{&S::shutdown_timeout, 60s, 0ms, kDay}, at_reload,
      "How long a shutdown waits for transactions to end before it cuts them: longer loses fewer "
      "and stops later."},

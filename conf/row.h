@@ -113,7 +113,7 @@ using Value = std::variant<Bounded<O, std::int64_t>, Bounded<O, Millis>, Bounded
                            Choice<O, PoolMode>,
                            Choice<O, TlsMode>, Choice<O, Consistency>, Choice<O, TenantBy>,
                            Choice<O, RouteTarget>, OwnChoice<O, Consistency>,
-                           Choice<O, LogLevel>, Choice<O, OnPin>, Choice<O, Transactions>,
+                           Choice<O, LogLevel>, Choice<O, OnPin>, Choice<O, SpillPolicy>, Choice<O, Transactions>,
                            Own<O, std::int64_t>, Own<O, Millis>,
                            OwnChoice<O, PoolMode>, OwnChoice<O, OnPin>, OwnChoice<O, Transactions>, Servers<O>>;
 

@@ -70,6 +70,16 @@ constexpr Row<C> kCluster[] = {
      "Its own pool.servers_per_node.", optional, "100"},
 };
 
+using N = NodeSettings;
+constexpr Row<N> kNode[] = {
+    {"weight", Bounded<N, std::int64_t>{&N::weight, 100, 0, 1'000}, at_reload,
+     "Its share of the reads, beside the other nodes' weights; 0 gives it none."},
+    {"zone", Text<N>{&N::zone, ""}, at_reload,
+     "The zone in which it is; a proxy prefers nodes of its own (routing.zone).", optional, "\"a\""},
+    {"groups", Names<N>{&N::groups}, at_reload,
+     "Groups of nodes that it belongs to, for whatever names a group.", optional, "[\"reports\"]"},
+};
+
 using D = DatabaseSettings;
 constexpr auto kDatabase = with_overrides<D>({
     {"cluster", Text<D>{&D::cluster, ""}, at_reload, "The [cluster.NAME] that serves it.", required,
@@ -175,6 +185,12 @@ constexpr Sections kSections{
                .where = &Settings::clusters,
                .example = "main",
                .active = true},
+    Section<N>{.kind = "node",
+               .doc = "More about one of a cluster's servers; NAME is its address as it stands there.",
+               .rows = kNode,
+               .where = &Settings::nodes,
+               .example = "10.0.0.2:5432",
+               .active = false},
     Section<D>{
         .kind = "database",
         .doc = "A database that clients may name; \"*\" serves every name without a section. What it "

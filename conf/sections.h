@@ -37,7 +37,7 @@ struct ListSection {
 // Every kind, in the order of the sample file. To add one: its struct and its map in settings.h,
 // its rows and its line in sections.cc; whatever must hold between sections goes into check() in
 // load.cc.
-using Sections = std::tuple<Section<ClusterSettings>, Section<DatabaseSettings>,
+using Sections = std::tuple<Section<ClusterSettings>, Section<NodeSettings>, Section<DatabaseSettings>,
                             Section<UserSettings>, Section<TenantLimits>,
                             ListSection<AuthRule>, ListSection<RouteRule>>;
 const Sections& sections();

@@ -47,6 +47,10 @@ enum class Transactions : std::uint8_t { primary, hold, migrate };
 // May a client make state that cannot be moved between servers?
 enum class OnPin : std::uint8_t { allow, refuse };
 
+// What happens to a read that no replica may serve when the primary's share for such reads is in use: it is
+// served by a replica that is too late, or refused.
+enum class SpillPolicy : std::uint8_t { stale, error };
+
 // What names a client's tenant when it does not say `pgsluice.tenant` itself.
 enum class TenantBy : std::uint8_t { user, database, application_name };
 
@@ -93,6 +97,14 @@ struct ClusterSettings {
   std::string monitor_password;
   std::string monitor_database = "postgres";
   std::optional<std::int64_t> max_servers;  // to each of its nodes
+};
+
+// [node."host:port"]: more about one of a cluster's servers.
+struct NodeSettings {
+  std::string name;  // its address, as it stands in `servers`
+  std::int64_t weight = 100;
+  std::string zone;
+  std::vector<std::string> groups;
 };
 
 // [database.NAME]: what clients may connect to. The name "*" serves every name not listed.
@@ -203,7 +215,9 @@ struct Settings {
   Millis pool_server_idle_timeout;
   Millis pool_server_lifetime;
   Millis pool_connect_timeout;
-  std::int64_t pool_connect_parallel;  // connections being made at once, per node and worker
+  std::int64_t pool_connect_parallel;  // connections being made at once, per node
+  std::int64_t pool_connect_rate;      // and per second; 0: no limit
+  Millis pool_cap_recovery;            // after 53300: one more server after each of these; 0: no cap
   Millis pool_connect_backoff_min;
   Millis pool_connect_backoff_max;
   std::int64_t pool_max_prepared_statements;  // per server connection (LRU)
@@ -216,7 +230,25 @@ struct Settings {
   TcpSettings pool_tcp;
 
   Consistency routing_consistency;
+  // When a node is ejected, and how it comes back (routing/breaker.h).
+  std::int64_t breaker_failures;         // 0: never for failures in a row
+  std::int64_t breaker_failure_percent;
+  std::int64_t breaker_failure_sample;
+  Millis breaker_failure_window;
+  std::int64_t breaker_latency_factor;   // 0: never for latency
+  Millis breaker_open_min;
+  Millis breaker_open_max;
+  std::int64_t breaker_max_ejected;      // percent of a cluster's replicas; 0: nobody is ejected
+  Millis breaker_slow_start;             // 0: full weight at once
+  std::int64_t breaker_slow_start_percent;
+
+  Millis routing_latency_decay;
+  std::int64_t routing_limit_min;        // statements at once at a slow node; 0: no limit
+  std::int64_t routing_limit_smoothing;
+  std::int64_t routing_limit_tolerance;
   Millis routing_max_lag;
+  Bytes routing_max_lag_bytes;         // 0: no limit
+  std::int64_t routing_min_replicas;   // that serve however late they are
   Bytes routing_max_statement;         // longer text is not parsed and goes to the primary
   std::int64_t routing_cache_entries;  // digests remembered per worker
   std::int64_t routing_corrections;    // digests that replicas have refused, of all databases
@@ -232,6 +264,10 @@ struct Settings {
   Transactions routing_transactions;
   Millis routing_primary_wait;  // how long a write waits for a primary to be accepted; then 57P03
 
+  SpillPolicy routing_spill_policy;
+  std::int64_t routing_spill_percent;  // of the primary's servers; 100: no limit
+  Millis routing_spill_wait;
+  std::string routing_zone;     // where this proxy is; "": nowhere, and no zone is preferred
   std::string fleet_name;  // "": this process is alone
   Millis fleet_interval;
   Millis fleet_gone_after;
@@ -272,6 +308,7 @@ struct Settings {
   Millis shutdown_timeout;  // how long a drain waits for transactions; then they are cut
 
   std::map<std::string, ClusterSettings> clusters;
+  std::map<std::string, NodeSettings> nodes;  // by address, as NodeAddress::name() has it
   std::map<std::string, DatabaseSettings> databases;
   std::map<std::string, UserSettings> users;
   std::vector<AuthRule> auth_rules;  // the first that fits decides; none: auth_method for everybody

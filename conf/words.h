@@ -40,6 +40,8 @@ inline constexpr std::array<std::string_view, 3> kWords<Consistency>{"eventual",
 template <>
 inline constexpr std::array<std::string_view, 3> kWords<RouteTarget>{"any", "primary", "replica"};
 template <>
+inline constexpr std::array<std::string_view, 2> kWords<SpillPolicy>{"stale", "error"};
+template <>
 inline constexpr std::array<std::string_view, 3> kWords<TenantBy>{"user", "database",
                                                                   "application_name"};
 template <>

@@ -27,7 +27,7 @@ using NameOf = std::function<std::string(std::size_t)>;
 // starts with the first event; those without are shown by number once they count something.
 struct LabelNames {
   NameOf node, role, kind, tenant;
-  NameOf refusal, route, read_choice, pin, client_close, server_close, server_limit, class_reason,
+  NameOf refusal, route, read_choice, spill, pin, client_close, server_close, server_limit, class_reason,
       retry, retry_refusal, rule;
 };
 
@@ -123,6 +123,9 @@ inline constexpr ReasonRow kReasons[] = {
     {"pgsluice_read_choices_total",
      "Choices of a replica for a read, by why one was found or why the primary had to serve.",
      &WorkerMetrics::read_choices, &LabelNames::read_choice},
+    {"pgsluice_spills_total",
+     "Times that a read which no replica could serve was looked at, by what became of it.",
+     &WorkerMetrics::spills, &LabelNames::spill},
     {"pgsluice_pins_total", "Clients tied to their server, by the state that cannot be moved.",
      &WorkerMetrics::pins, &LabelNames::pin},
     {"pgsluice_unpins_total",
@@ -220,6 +223,11 @@ enum class ControlMetric : std::uint8_t {
   node_lag_seconds,
   node_lag_bytes,
   node_in_flight,
+  node_in_flight_limit,
+  node_latency_ratio,
+  node_weight,
+  breaker_state,
+  breaker_openings,
   pool_size,
   pool_servers,
   pool_in_use,
@@ -257,6 +265,16 @@ inline constexpr ControlRow kControlRows[] = {
      "WAL that a replica has yet to replay; absent while unknown.", {"cluster", "node"}},
     {ControlMetric::node_in_flight, "pgsluice_node_in_flight", "Statements at the node now.",
      {"cluster", "node"}},
+    {ControlMetric::node_in_flight_limit, "pgsluice_node_in_flight_limit",
+     "Statements beyond which reads go to other nodes while they can; 0 is no limit.", {"cluster", "node"}},
+    {ControlMetric::node_latency_ratio, "pgsluice_node_latency_ratio",
+     "Latency of the node beside what its statements usually take; 1 is as usual.", {"cluster", "node"}},
+    {ControlMetric::node_weight, "pgsluice_node_weight", "Weight that the node has now, slow start included.",
+     {"cluster", "node"}},
+    {ControlMetric::breaker_state, "pgsluice_breaker_state",
+     "1 for the state in which the node's breaker is, 0 for the others.", {"cluster", "node", "state"}},
+    {ControlMetric::breaker_openings, "pgsluice_breaker_openings",
+     "Times that the node's breaker has opened since the start, by why.", {"cluster", "node", "reason"}},
     {ControlMetric::pool_size, "pgsluice_pool_size", "Server connections that the pool may have.",
      {"node", "database", "user"}},
     {ControlMetric::pool_servers, "pgsluice_pool_servers", "Server connections that it has.",

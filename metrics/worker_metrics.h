@@ -123,6 +123,7 @@ struct alignas(64) WorkerMetrics {
   CounterArray refusals;
   CounterArray routes;
   CounterArray read_choices;
+  CounterArray spills;
   CounterArray pins, unpins;  // by the number of the bit, not by the mask
   CounterArray retries_served, retries_failed, retry_refusals;
   CounterArray client_closes;

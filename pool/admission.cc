@@ -57,6 +57,7 @@ std::string_view name(Refusal r) {
     case Refusal::digest_rate: return "digest_rate";
     case Refusal::digest_concurrency: return "digest_concurrency";
     case Refusal::blocked: return "blocked";
+    case Refusal::primary_share: return "primary_share";
     case Refusal::pin_temporary_table: return "pin_temporary_table";
     case Refusal::pin_listen: return "pin_listen";
     case Refusal::pin_advisory_lock: return "pin_advisory_lock";

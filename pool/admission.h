@@ -47,6 +47,7 @@ enum class Refusal : std::uint8_t {
   digest_rate,
   digest_concurrency,
   blocked,              // 53400: a [[route]] rule says so
+  primary_share,        // 53000: no replica can serve the read, and the primary's share for such is in use
   // pool.on_pin = "refuse", one per bit of routing::Pin, in the same order: 0A000
   pin_temporary_table,
   pin_listen,

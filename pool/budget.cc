@@ -50,7 +50,7 @@ bool Budget::take_below(std::int64_t most, ServerLimit* full) {
   };
   std::int64_t open = open_.load(relaxed);
   do {
-    if (open >= std::min(most, limit_.load(relaxed))) return refused(ServerLimit::pool);
+    if (open >= std::min(most, limit())) return refused(ServerLimit::pool);
   } while (!open_.compare_exchange_weak(open, open + 1, relaxed));
   for (std::size_t i = 0; i < shared_.size(); ++i) {
     if (!shared_[i] || shared_[i]->take()) continue;
@@ -67,6 +67,25 @@ void Budget::give_back() {
   ENSURE(before > 0);
   for (const auto& quota : shared_)
     if (quota) quota->give_back();
+}
+
+void Budget::refused(Instant now, conf::Millis pause) {
+  if (pause.count() == 0) return;
+  std::int64_t moved = cap_moved_.load(relaxed);
+  const std::int64_t at = now.time_since_epoch().count();
+  if (cap_.load(relaxed) != 0 && at - moved < conf::Nanos(pause).count()) return;
+  if (!cap_moved_.compare_exchange_strong(moved, at, relaxed)) return;  // another worker does it
+  cap_.store(std::max<std::int64_t>(1, std::min(open(), limit()) * 9 / 10), relaxed);
+}
+
+void Budget::recover(Instant now, conf::Millis pause) {
+  const std::int64_t cap = cap_.load(relaxed);
+  if (cap == 0) return;
+  std::int64_t moved = cap_moved_.load(relaxed);
+  const std::int64_t at = now.time_since_epoch().count();
+  if (at - moved < conf::Nanos(pause).count()) return;
+  if (!cap_moved_.compare_exchange_strong(moved, at, relaxed)) return;
+  cap_.store(cap + 1 >= limit_.load(relaxed) ? 0 : cap + 1, relaxed);
 }
 
 bool Budget::shared_exceeded() const {

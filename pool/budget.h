@@ -92,8 +92,25 @@ class Budget {
   bool shared_exceeded() const;
 
   std::int64_t open() const { return open_.load(std::memory_order_relaxed); }
-  std::int64_t limit() const { return limit_.load(std::memory_order_relaxed); }
+  // As configured, or less for a while after refused().
+  std::int64_t limit() const {
+    const std::int64_t cap = cap_.load(std::memory_order_relaxed);
+    const std::int64_t configured = limit_.load(std::memory_order_relaxed);
+    return cap == 0 || cap > configured ? configured : cap;
+  }
   void set_limit(std::int64_t limit) { limit_.store(limit, std::memory_order_relaxed); }
+
+  // The node had no room for one more (53300): from now on nine tenths of the servers that there are, one at
+  // least, must do. Once per `pause`, since a full node refuses many at once.
+  void refused(Instant now, conf::Millis pause);
+  // Lets the pool have one server more after each `pause` without a refusal, until it is as configured.
+  void recover(Instant now, conf::Millis pause);
+  bool capped() const { return cap_.load(std::memory_order_relaxed) != 0; }
+
+  // Reads that the primary serves, or is to serve, because no replica can. Workers look before they add one:
+  // there may be one too many per worker for a moment.
+  std::int64_t spilled() const { return spilled_.load(std::memory_order_relaxed); }
+  void spill(std::int64_t change) { spilled_.fetch_add(change, std::memory_order_relaxed); }
 
   // What the workers have last said of their part: servers lent, clients waiting. For display.
   struct Use {
@@ -120,6 +137,9 @@ class Budget {
 
   std::atomic<std::int64_t> open_{0};
   std::atomic<std::int64_t> limit_;
+  std::atomic<std::int64_t> cap_{0};         // 0: none
+  std::atomic<std::int64_t> cap_moved_{0};   // when, in nanoseconds
+  std::atomic<std::int64_t> spilled_{0};
   std::atomic<std::int32_t> starving_{0};
   std::array<std::atomic<std::int64_t>, kMaxWorkers> since_{};  // 0: not starving
   std::array<std::atomic<std::int32_t>, kMaxWorkers> in_use_{}, waiting_{};

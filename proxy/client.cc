@@ -42,6 +42,7 @@ std::string_view name(WaitingFor what) {
     case WaitingFor::server: return "server";
     case WaitingFor::replay: return "replay";
     case WaitingFor::resume: return "resume";
+    case WaitingFor::replica: return "replica";
   }
   return "unknown";
 }

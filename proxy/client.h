@@ -82,7 +82,7 @@ enum class ClientEnd : std::uint8_t {
 std::string_view name(ClientEnd end);
 
 // What a waiting client waits for.
-enum class WaitingFor : std::uint8_t { nothing, tenant, node, server, replay, resume };
+enum class WaitingFor : std::uint8_t { nothing, tenant, node, server, replay, resume, replica };
 std::string_view name(WaitingFor what);
 
 // What a client prepared under one of its names.
@@ -267,6 +267,7 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   std::unique_ptr<BatchExtras> batch_extras;  // null: none, which is nearly always
   bool batch_unpins = false, batch_deallocates = false;
   bool admitted = false;               // holds a slot of its tenant
+  bool spills = false;                 // its read goes to the primary in a share of the servers there
   bool has_cell = false;               // a cell of its tenant's rate is taken, due at not_before
   Retry retry;                         // of a read that runs a second time
   metrics::DigestRuns batch_digests;   // of the statements in the batch that run

@@ -44,6 +44,8 @@ const Console::Command Console::kCommands[] = {
     {"SHOW HELP", "this list", false, &Console::show_help, 0, 0, columns::kHelp},
     {"SHOW NODES", "every node: role, health, lag, position", false, &Console::show_nodes, 0, 0,
      columns::kNodes},
+    {"SHOW BREAKERS", "which replicas are ejected, and why", false, &Console::show_breakers, 0, 0,
+     columns::kBreakers},
     {"SHOW POOLS", "clients and servers per database and user, over all nodes", false, &Console::show_pools,
      0, 0, columns::kPools},
     {"SHOW NODE_POOLS", "servers per database, user and node", false, &Console::show_node_pools, 0, 0,

@@ -79,6 +79,7 @@ class Console {
   void show_config(const ConsoleCommand& asked);
   void show_state(const ConsoleCommand& asked);
   void show_nodes(const ConsoleCommand& asked);
+  void show_breakers(const ConsoleCommand& asked);
   void show_tenants(const ConsoleCommand& asked);
   void show_statements(const ConsoleCommand& asked);
   void show_digests(const ConsoleCommand& asked);

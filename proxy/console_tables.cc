@@ -152,8 +152,19 @@ void Console::show_fds(const ConsoleCommand& asked) {
 
 // --- nodes, tenants, reasons -----------------------------------------------------------------------
 
+static std::string latency_percent(const routing::NodeLoad& load) {
+  return number(std::uint64_t{load.latency.load(std::memory_order_relaxed)} * 100 / routing::kNormal);
+}
+
 void Console::show_nodes(const ConsoleCommand& asked) {
   const std::vector<ClusterReport> clusters = control_.monitor().clusters();
+  // As the workers see it: what lag, breakers and operators make of it together.
+  std::vector<routing::NodeId> serving;
+  for (const routing::ClusterState& state : control_.monitor().published())
+    for (const routing::Candidate& one : state.serving) serving.push_back(one.id);
+  const auto serves_reads = [&serving](routing::NodeId id) {
+    return std::ranges::find(serving, id) != serving.end();
+  };
   Rows rows;
   for (const NodeReport& node : control_.monitor().report()) {
     const auto cluster = std::ranges::find(clusters, node.cluster, &ClusterReport::name);
@@ -169,14 +180,18 @@ void Console::show_nodes(const ConsoleCommand& asked) {
          accepted ? "primary" : node.role == routing::NodeRole::primary ? "fenced" : "",
          optional(node.lag, [](conf::Millis lag) { return number(lag.count()); }),
          node.role == routing::NodeRole::replica
-             ? (node.health == routing::NodeHealth::up && node.lag_ok && !drained ? "yes" : "no")
+             ? (serves_reads(node.id) ? "yes" : "no")
              : "",
          routing::print(node.position), number(static_cast<std::uint64_t>(node.timeline)),
          number(static_cast<std::int64_t>(load.in_flight.load(std::memory_order_relaxed))),
          number(static_cast<std::uint64_t>(load.latency_us.load(std::memory_order_relaxed))),
          optional(node.latency, [](conf::Micros time) { return number(time.count()); }),
          optional(node.last_success, [](conf::Millis age) { return number(age.count()); }),
-         number(node.system_id), node.server_version, node.error, drained ? "yes" : "no"});
+         number(node.system_id), node.server_version, node.error, drained ? "yes" : "no",
+         node.lag ? std::optional(number(node.lag_bytes)) : std::nullopt, latency_percent(load),
+         number(static_cast<std::int64_t>(load.limit.load(std::memory_order_relaxed))),
+         number(node.settings.weight), number(std::uint64_t{node.ramp}), node.settings.zone,
+         conf::plain(node.settings.groups), std::string(name(node.breaker)), node.late ? "yes" : "no"});
   }
   show(asked, columns::kNodes, rows);
 }
@@ -187,6 +202,23 @@ void Console::show_fleet(const ConsoleCommand& asked) {
     rows.push_back({member.cluster, member.name, member.own ? "yes" : "no", member.counted ? "yes" : "no",
                     number(member.silent.count())});
   show(asked, columns::kFleet, rows);
+}
+
+void Console::show_breakers(const ConsoleCommand& asked) {
+  using routing::BreakerReason;
+  Rows rows;
+  for (const NodeReport& node : control_.monitor().report()) {
+    const auto opened = [&node](BreakerReason why) {
+      return number(node.ejections[static_cast<std::size_t>(why)]);
+    };
+    rows.push_back({node.cluster, node.address, std::string(name(node.breaker)),
+                    std::string(name(node.breaker_why)), number(node.open_for.count()),
+                    number(std::uint64_t{node.failures_in_row}), opened(BreakerReason::consecutive_failures),
+                    opened(BreakerReason::failure_rate), opened(BreakerReason::latency),
+                    latency_percent(control_.shared().loads[routing::index(node.id)]),
+                    number(std::uint64_t{node.ramp})});
+  }
+  show(asked, columns::kBreakers, rows);
 }
 
 void Console::show_dns_hosts(const ConsoleCommand& asked) {

@@ -103,7 +103,13 @@ inline constexpr Column kNodes[] = {
     {"health", text},       {"why", text},         {"accepted", text},     {"lag_ms", int8},
     {"serves_reads", text}, {"lsn", text},         {"timeline", int8},     {"in_flight", int8},
     {"latency_us", int8},   {"probe_us", int8},    {"probe_age_ms", int8}, {"system_id", text},
-    {"version", text},      {"error", text},       {"drained", text}};
+    {"version", text},      {"error", text},       {"drained", text},      {"lag_bytes", int8},
+    {"latency_percent", int8}, {"in_flight_limit", int8}, {"weight", int8}, {"slow_start_percent", int8},
+    {"zone", text},         {"groups", text},      {"breaker", text},      {"late", text}};
+inline constexpr Column kBreakers[] = {
+    {"cluster", text},      {"node", text},        {"state", text},        {"reason", text},
+    {"open_ms", int8},      {"failures_in_row", int8}, {"consecutive_failures", int8}, {"failure_rate", int8},
+    {"latency", int8},      {"latency_percent", int8}, {"slow_start_percent", int8}};
 inline constexpr Column kFleet[] = {
     {"cluster", text}, {"member", text}, {"self", text}, {"counted", text}, {"silent_ms", int8}};
 inline constexpr Column kTenants[] = {

@@ -115,7 +115,8 @@ metrics::Source metrics_source(const Status& status, Shared& shared) {
                        : std::string(pool::name(static_cast<pool::Refusal>(value)));
           },
       .route = names_up_to(routing::RouteReason::dry_run),
-      .read_choice = names_up_to(routing::ReadReason::all_drained),
+      .read_choice = names_up_to(routing::ReadReason::none_in_group),
+      .spill = names_of<Spill>(),
       .pin =
           [](std::size_t bit) {
             return bit < routing::kPins ? routing::names(static_cast<routing::Pin>(1U << bit)) : std::string();
@@ -148,6 +149,22 @@ metrics::Source metrics_source(const Status& status, Shared& shared) {
               {{cluster.name, address}, node.health == routing::NodeHealth::up ? 1.0 : 0.0});
           samples[ControlMetric::node_role].push_back(
               {{cluster.name, address, std::string(name(node.role))}, 1});
+          const routing::NodeLoad& load = shared.loads[routing::index(node.id)];
+          samples[ControlMetric::node_latency_ratio].push_back(
+              {{cluster.name, address},
+               static_cast<double>(load.latency.load(std::memory_order_relaxed)) / routing::kNormal});
+          samples[ControlMetric::node_in_flight_limit].push_back(
+              {{cluster.name, address}, static_cast<double>(load.limit.load(std::memory_order_relaxed))});
+          samples[ControlMetric::node_weight].push_back(
+              {{cluster.name, address}, static_cast<double>(node.weight) * node.ramp / 100});
+          for (const auto state : {routing::BreakerState::closed, routing::BreakerState::open,
+                                   routing::BreakerState::half_open})
+            samples[ControlMetric::breaker_state].push_back(
+                {{cluster.name, address, std::string(name(state))}, node.breaker == state ? 1.0 : 0.0});
+          for (std::size_t why = 1; why < routing::kBreakerReasons; ++why)
+            samples[ControlMetric::breaker_openings].push_back(
+                {{cluster.name, address, std::string(name(static_cast<routing::BreakerReason>(why)))},
+                 static_cast<double>(node.ejections[why])});
           samples[ControlMetric::node_in_flight].push_back(
               {{cluster.name, address},
                static_cast<double>(
@@ -221,14 +238,7 @@ Control::Control(std::string file, std::shared_ptr<const conf::Settings> setting
       notifier_(std::move(notifier)),
       program_(own_path()),
       accept_again_(loop_, [this] { watch_listeners(accepting_); }),
-      fade_(loop_,
-            [this] {
-              const auto topology = status_.get().topology;
-              if (!topology) return;
-              for (const routing::ClusterState& cluster : topology->clusters)
-                for (const routing::NodeState& node : cluster.nodes)
-                  shared_.loads[routing::index(node.id)].fade();
-            }),
+      fade_(loop_, [this] { look_at_loads(); }),
       drain_deadline_(loop_, [this] { stop_now("shutdown_timeout has passed"); }),
       ready_deadline_(loop_, [this] { look_at_nodes(true); }),
       metrics_again_(loop_, [this] { start_metrics(); }),
@@ -296,6 +306,22 @@ conf::Status Control::listen(std::vector<ListenSocket> given, const Inheritance*
   if (const conf::Status started = metrics_.start(); !started) return started.error();
   accept_clients(true);
   return conf::ok;
+}
+
+// Latencies and limits of nodes, and what follows from them.
+void Control::look_at_loads() {
+  if (loop_.now() - slots_counted_ >= std::chrono::seconds(1)) {
+    slots_counted_ = loop_.now();
+    slots_.assign(slots_.size(), 0);
+    for (const auto& [key, budget] : shared_.budgets.all()) {
+      const std::size_t node = routing::index(key.node);
+      if (slots_.size() <= node) slots_.resize(node + 1);
+      slots_[node] += static_cast<std::int32_t>(budget->limit());
+      if (const pool::Quota* all = budget->shared(pool::ServerLimit::node); all != nullptr && all->limit() > 0)
+        slots_[node] = std::min(slots_[node], static_cast<std::int32_t>(all->limit()));
+    }
+  }
+  monitor_->look_at_loads(shared_.loads, slots_);
 }
 
 bool Control::run() {
@@ -550,6 +576,7 @@ void Control::receive(ControlMessage&& message) {
   std::visit(
       Overloaded{
           [this](NodeSuspected& m) { monitor_->suspect(m.node); },
+          [this](NodeOutcome& m) { monitor_->outcome(m.node, m.good); },
           [this](SampleWanted& m) { monitor_->want_sample(m.cluster); },
           [this](SchemaChanged& m) { monitor_->schema_changed(m.cluster); },
           [this](ReadRefused& m) { read_refused(m.refused); },

@@ -88,6 +88,7 @@ class Control {
   void stop_now(std::string_view why);
 
  private:
+  void look_at_loads();
   void receive(ControlMessage&& message);
   conf::Status apply(std::shared_ptr<const conf::Settings> settings);
   void take_share(pool::FleetShare share);
@@ -143,6 +144,8 @@ class Control {
   net::Timer accept_again_;
   SeldomLog accept_log_, only_console_log_;
   net::Timer fade_;
+  std::vector<std::int32_t> slots_;  // servers that the pools of each node may have, counted once a second
+  conf::Instant slots_counted_{};
   net::Timer drain_deadline_;
   net::Timer ready_deadline_;   // of a successor: its nodes must be known by then
   net::Timer metrics_again_;

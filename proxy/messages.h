@@ -157,6 +157,12 @@ using WorkerMessage =
 struct NodeSuspected {
   routing::NodeId node;
 };
+// A worker has made a connection to the node, or failed to because of the node, or lost one in the middle of
+// a statement.
+struct NodeOutcome {
+  routing::NodeId node;
+  bool good = false;
+};
 // A session waits for the next sample of this cluster's primary.
 struct SampleWanted {
   std::string cluster;
@@ -225,7 +231,7 @@ struct WorkerDrained {
   std::size_t worker = 0;
 };
 
-using ControlMessage = std::variant<NodeSuspected, SampleWanted, ServerLost, CrashHeard, SchemaChanged, ReadRefused, SecretWanted,
+using ControlMessage = std::variant<NodeSuspected, NodeOutcome, SampleWanted, ServerLost, CrashHeard, SchemaChanged, ReadRefused, SecretWanted,
                                     SecretDoubted, ConsoleCommand, ConsoleRows,
                                     ConsoleCanceled, OrdersObeyed, CancelElsewhere, CancelDelivered,
                                     WorkerDrained>;

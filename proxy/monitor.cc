@@ -80,7 +80,7 @@ void Monitor::reload(std::shared_ptr<const conf::Settings> settings) {
   for (const auto& [name, cluster] : settings_->clusters) {
     std::vector<ClusterMonitor::Member> members;
     for (const conf::NodeAddress& address : cluster.servers)
-      if (const auto id = number(address)) members.push_back({*id, address});
+      if (const auto id = number(address)) members.push_back({*id, address, group_bits(address)});
     auto& watched = clusters_[name];
     if (watched == nullptr)
       watched = std::make_unique<ClusterMonitor>(
@@ -102,6 +102,33 @@ void Monitor::reload(std::shared_ptr<const conf::Settings> settings) {
   fleet_.configure(settings_);
 }
 
+// Names of groups are numbered as nodes are: what a worker has looked up stays right across reloads.
+std::uint64_t Monitor::group_bits(const conf::NodeAddress& address) {
+  const auto section = settings_->nodes.find(address.name());
+  if (section == settings_->nodes.end()) return 0;
+  std::uint64_t bits = 0;
+  for (const std::string& group : section->second.groups) {
+    const auto known = std::ranges::find(groups_, group);
+    const auto bit = static_cast<std::size_t>(known - groups_.begin());
+    if (known == groups_.end() && groups_.size() >= routing::Topology::kMaxGroups) {
+      log_error("group " + group + " is left out: this process has met " +
+                std::to_string(routing::Topology::kMaxGroups) + " groups of nodes already; restart it to use more");
+      continue;
+    }
+    if (known == groups_.end()) groups_.push_back(group);
+    bits |= std::uint64_t{1} << bit;
+  }
+  return bits;
+}
+
+void Monitor::outcome(NodeId node, bool good) {
+  for (const auto& [name, cluster] : clusters_) cluster->outcome(node, good);
+}
+
+void Monitor::look_at_loads(routing::NodeLoads& loads, std::span<const std::int32_t> slots) {
+  for (const auto& [name, cluster] : clusters_) cluster->look_at_loads(loads, slots);
+}
+
 void Monitor::on_changed() {
   if (publish_timer_.armed()) return;
   const Instant now = loop_.now();
@@ -113,11 +140,14 @@ void Monitor::publish() {
   published_ = loop_.now();
   auto topology = std::make_shared<routing::Topology>();
   topology->version = ++version_;
+  topology->groups = groups_;
   for (const auto& [name, cluster] : clusters_) {
     topology->clusters.push_back(cluster->state());
     if (!drained_.empty()) mark_drained(topology->clusters.back());
+    topology->clusters.back().keep_serving(static_cast<std::size_t>(settings_->routing_min_replicas));
     topology->clusters.back().find_serving();
   }
+  newest_ = topology;
   if (events_.topology) events_.topology(std::move(topology));
 }
 

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -50,6 +51,11 @@ class Monitor {
   // refuses is down within milliseconds; one that hangs after two probe.timeouts.
   void suspect(routing::NodeId node);
 
+  // A worker has made a connection to the node (`good`), or failed to because of the node: breakers.
+  void outcome(routing::NodeId node, bool good);
+  // To be called every routing::kFadePeriod; see ClusterMonitor.
+  void look_at_loads(routing::NodeLoads& loads, std::span<const std::int32_t> slots);
+
   // A session waits for a floor. Sends a sample now (at most one in flight, at most every 5 ms) and
   // probes replicas every 20 ms for the next second. Call once per wait that begins.
   void want_sample(std::string_view cluster);
@@ -79,11 +85,15 @@ class Monitor {
   // What is known of every cluster, drained nodes not taken into account.
   std::vector<routing::ClusterState> states() const;
 
+  // And what the workers have been told.
+  const std::vector<routing::ClusterState>& published() const { return newest_->clusters; }
+
   static constexpr conf::Millis kPublishFloor{2};
 
  private:
   std::optional<PgTarget> accepted_primary(const std::string& cluster) const;
   std::optional<routing::NodeId> number(const conf::NodeAddress& address);
+  std::uint64_t group_bits(const conf::NodeAddress& address);
   void on_changed();
   void publish();
   void mark_drained(routing::ClusterState& cluster);
@@ -92,9 +102,11 @@ class Monitor {
   std::shared_ptr<const conf::Settings> settings_;
   const MonitorEvents events_;
   std::map<conf::NodeAddress, routing::NodeId> numbers_;  // never forgotten
+  std::vector<std::string> groups_;                       // by bit; never forgotten
   std::map<conf::NodeAddress, bool> drained_;
   std::set<conf::NodeAddress> excused_;  // drained, and serving all the same: said once
   std::uint64_t version_ = 0;
+  std::shared_ptr<const routing::Topology> newest_ = std::make_shared<routing::Topology>();
   std::optional<conf::Instant> published_;
   net::Timer publish_timer_;
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "proxy/log.h"
+#include "proxy/random.h"
 #include "proxy/wire/sqlstate.h"
 
 namespace proxy {
@@ -25,7 +26,9 @@ Millis whole(Instant::duration duration) {
 
 bool same(const NodeState& a, const NodeState& b) {
   return a.ips == b.ips && a.role == b.role && a.health == b.health && a.why == b.why &&
-         a.lag == b.lag && a.lag_ok == b.lag_ok && a.replayed == b.replayed &&
+         a.lag == b.lag && a.lag_bytes == b.lag_bytes && a.lag_ok == b.lag_ok && a.replayed == b.replayed &&
+         a.late == b.late && a.breaker == b.breaker && a.ramp == b.ramp && a.weight == b.weight &&
+         a.groups == b.groups && a.nearby == b.nearby && a.ejections == b.ejections &&
          a.system_id == b.system_id && a.timeline == b.timeline && a.incarnation == b.incarnation;
 }
 
@@ -59,15 +62,22 @@ struct ClusterMonitor::Node {
 
   const NodeId id;
   const conf::NodeAddress address;
+  conf::NodeSettings settings;
+  std::uint64_t groups = 0;
+  bool nearby = false;
   MonitorProber prober;
   net::Timer due;
   unsigned probes = 0;
 
   routing::NodeHealthTracker tracker;
+  routing::Breaker breaker;
+  bool late = false;       // a probe is
+  bool was_down = false;
   routing::LagGate gate;
   std::optional<ProbeAnswer> last;  // of the last full probe, its position that of the last probe
   bool position_known = false;      // the connection that read it lives
   std::optional<Millis> lag;
+  std::uint64_t lag_bytes = 0;
   bool lag_ok = false;
   std::uint64_t replaced = 0;  // times that another primary took over from this one
 
@@ -88,6 +98,7 @@ ClusterMonitor::ClusterMonitor(net::Loop& loop, MonitorResolver& resolver, std::
       resolver_(resolver),
       name_(std::move(name)),
       events_(std::move(events)),
+      random_(random_u32()),
       samples_sent_(std::make_shared<std::atomic<std::uint64_t>>(0)),
       house_keeping_(loop, [this] { on_house_keeping(); }),
       sample_timer_(loop, [this] { try_sample(); }),
@@ -98,8 +109,23 @@ ClusterMonitor::~ClusterMonitor() = default;
 void ClusterMonitor::configure(const conf::Settings& settings, const std::vector<Member>& members) {
   interval_ = settings.probe_interval;
   timeout_ = settings.probe_timeout;
-  max_lag_ = settings.routing_max_lag;
+  lag_limits_ = {settings.routing_max_lag, settings.routing_max_lag_bytes.count};
   const conf::ClusterSettings& cluster = settings.clusters.at(name_);
+  const auto count = [](std::int64_t number) { return static_cast<unsigned>(number); };
+  breaker_rules_ = {.failures = count(settings.breaker_failures),
+                    .sample = count(settings.breaker_failure_sample),
+                    .failure_percent = count(settings.breaker_failure_percent),
+                    .window = settings.breaker_failure_window,
+                    .latency_factor = count(settings.breaker_latency_factor),
+                    .min_open = settings.breaker_open_min,
+                    .max_open = settings.breaker_open_max,
+                    .slow_start = settings.breaker_slow_start,
+                    .slow_start_percent = count(settings.breaker_slow_start_percent)};
+  max_ejected_ = count(settings.breaker_max_ejected);
+  load_rules_ = {.decay = settings.routing_latency_decay,
+                 .least = static_cast<std::int32_t>(settings.routing_limit_min),
+                 .tolerance = count(settings.routing_limit_tolerance),
+                 .smoothing = count(settings.routing_limit_smoothing)};
 
   std::vector<std::unique_ptr<Node>> kept;
   for (const Member& member : members) {
@@ -108,6 +134,11 @@ void ClusterMonitor::configure(const conf::Settings& settings, const std::vector
     });
     kept.push_back(known != nodes_.end() ? std::move(*known)
                                          : std::make_unique<Node>(*this, loop_, member));
+    Node& node = *kept.back();
+    const auto section = settings.nodes.find(member.address.name());
+    node.settings = section == settings.nodes.end() ? conf::NodeSettings{} : section->second;
+    node.groups = member.groups;
+    node.nearby = !settings.routing_zone.empty() && node.settings.zone == settings.routing_zone;
   }
   nodes_ = std::move(kept);
   for (const auto& node : nodes_) {
@@ -163,6 +194,11 @@ void ClusterMonitor::on_full(Node& node, const ProbeAnswer& answer) {
   node.tracker.succeeded(*node.answered_at, {.system_id = answer.system_id,
                                .postmaster_start_us = answer.started_us,
                                .in_recovery = answer.in_recovery});
+  node.late = false;
+  if (std::exchange(node.was_down, false)) node.breaker.returned(*node.answered_at);
+  if (node.breaker.probed(*node.answered_at, asked.at))
+    log_info("cluster=" + name_ + " node=" + node.address.name() +
+             " breaker half_open -> closed: it answers, and gets its reads back slowly");
   judge();
   take_position(node, answer.position, asked);
   settle(node, describe(*node.last));
@@ -170,6 +206,7 @@ void ClusterMonitor::on_full(Node& node, const ProbeAnswer& answer) {
 
 void ClusterMonitor::on_quick(Node& node, const QuickAnswer& answer) {
   const Asked asked = on_answer(node);
+  node.late = false;
   if (answer.in_recovery != node.last->in_recovery ||
       (!answer.in_recovery && answer.timeline != node.last->timeline)) {
     node.prober.probe(false);  // promoted, just now: hear everything before believing anything
@@ -188,7 +225,9 @@ void ClusterMonitor::on_quick(Node& node, const QuickAnswer& answer) {
 void ClusterMonitor::on_failed(Node& node, FailureKind kind, const PgError& error) {
   node.error = error.message;
   if (error.sqlstate == wire::sqlstate::kCrashShutdown && events_.crash_heard) events_.crash_heard(node.id);
+  const bool was_up = node.tracker.health() == NodeHealth::up;
   node.tracker.failed(loop_.now(), kind);
+  node.was_down |= was_up && node.tracker.health() == NodeHealth::down;
   forget_position(node);
   // Once more at once, where one failure says little.
   node.retry_soon = node.tracker.health() == NodeHealth::up &&
@@ -325,8 +364,11 @@ void ClusterMonitor::update_lag(Node& node) {
   node.lag.reset();
   if (!foreign(node) && !stale_timeline(node)) node.lag = ring_.lag(node.last->position, as_of);
   // The answer stands until the next probe, and lag can grow by that much meanwhile.
-  const Millis margin = std::min(interval_, max_lag_ / 4);
-  node.lag_ok = node.gate.update(node.lag, max_lag_ - margin);
+  const Millis margin = std::min(interval_, lag_limits_.time / 4);
+  const std::uint64_t ahead = sample_lsn_.value, replayed = node.last->position.value;
+  node.lag_bytes = ahead > replayed ? ahead - replayed : 0;
+  node.lag_ok = node.gate.update(node.lag, node.lag_bytes,
+                                 {lag_limits_.time - margin, lag_limits_.bytes});
 }
 
 void ClusterMonitor::forget_position(Node& node) {
@@ -334,7 +376,7 @@ void ClusterMonitor::forget_position(Node& node) {
   node.sample_asked = 0;
   if (node.tracker.health() == NodeHealth::up) return;
   node.lag.reset();
-  node.lag_ok = node.gate.update(std::nullopt, max_lag_);
+  node.lag_ok = node.gate.update(std::nullopt, 0, lag_limits_);
 }
 
 void ClusterMonitor::on_house_keeping() {
@@ -343,12 +385,84 @@ void ClusterMonitor::on_house_keeping() {
     // Late: unknown, and unknown does not serve.
     if (node->lag && (!node->answered_at || now - *node->answered_at > interval_ + 2 * timeout_)) {
       node->lag.reset();
-      node->lag_ok = node->gate.update(std::nullopt, max_lag_);
+      node->lag_ok = node->gate.update(std::nullopt, 0, lag_limits_);
       publish_if_changed(*node);
     }
+    look_for_late(*node);
     if (!node->due.armed() && !node->prober.busy()) schedule(*node);
   }
   judge();
+}
+
+// A probe that is due an answer for half of its time is late. By itself it means no more than that others are
+// preferred; workers watch what they have under way there.
+void ClusterMonitor::look_for_late(Node& node) {
+  const bool waits = node.asked_at && (!node.answered_at || *node.asked_at > *node.answered_at);
+  if (node.late || !waits || loop_.now() - *node.asked_at < timeout_ / 2) return;
+  node.late = true;
+  publish_if_changed(node);
+}
+
+// --- breakers ---
+
+void ClusterMonitor::outcome(NodeId id, bool good) {
+  Node* node = find(id);
+  if (node == nullptr) return;
+  node->breaker.outcome(loop_.now(), good, breaker_rules_);
+  if (!good) judge_breakers();
+}
+
+void ClusterMonitor::look_at_loads(routing::NodeLoads& loads, std::span<const std::int32_t> slots) {
+  std::vector<std::uint32_t> latencies;  // of replicas that serve
+  const auto serves = [this](const Node& node) {
+    return role_of(node) == NodeRole::replica && node.tracker.health() == NodeHealth::up &&
+           node.breaker.state() == routing::BreakerState::closed;
+  };
+  for (const auto& node : nodes_) {
+    const std::size_t at = index(node->id);
+    loads[at].fade(load_rules_, at < slots.size() ? slots[at] : 0);
+    if (serves(*node)) latencies.push_back(loads[at].latency.load(std::memory_order_relaxed));
+  }
+  std::ranges::sort(latencies);
+  for (const auto& node : nodes_) {
+    const std::uint32_t own = loads[index(node->id)].latency.load(std::memory_order_relaxed);
+    std::uint32_t median = 0;
+    if (serves(*node) && latencies.size() > 1) {
+      // Without its own: those above it move one place down.
+      const std::size_t middle = (latencies.size() - 2) / 2;
+      median = latencies[middle] < own ? latencies[middle] : latencies[middle + 1];
+    }
+    node->breaker.measure(loop_.now(), own, median, breaker_rules_);
+  }
+  judge_breakers();
+}
+
+void ClusterMonitor::judge_breakers() {
+  const Instant now = loop_.now();
+  std::size_t replicas = 0, out = 0;
+  for (const auto& node : nodes_) {
+    if (node->breaker.tick(now)) {
+      log_info("cluster=" + name_ + " node=" + node->address.name() + " breaker open -> half_open");
+      publish_if_changed(*node);
+      if (!node->prober.busy()) node->due.once(Millis(0));
+    }
+    if (role_of(*node) != NodeRole::replica) continue;
+    ++replicas;
+    const bool well = node->tracker.health() == NodeHealth::up &&
+                      node->breaker.state() == routing::BreakerState::closed;
+    out += well ? 0 : 1;
+  }
+  for (const auto& node : nodes_) {
+    const routing::BreakerReason why = node->breaker.wants_out();
+    if (why == routing::BreakerReason::none || role_of(*node) != NodeRole::replica ||
+        node->tracker.health() != NodeHealth::up || !routing::may_eject(replicas, out, max_ejected_))
+      continue;
+    ++out;
+    node->breaker.eject(now, why, breaker_rules_, random_);
+    log_warning("cluster=" + name_ + " node=" + node->address.name() + " breaker closed -> open: " +
+                std::string(name(why)) + " for=" + conf::print(node->breaker.left(now)));
+    publish_if_changed(*node);
+  }
 }
 
 // --- rhythm ---
@@ -448,8 +562,17 @@ NodeState ClusterMonitor::state_of(const Node& node) const {
   state.why = node.tracker.why();
   if (state.why.empty()) state.why = misfit(node);
   state.lag = node.lag;
+  state.lag_bytes = node.lag_bytes;
   state.lag_ok = node.lag_ok;
   state.incarnation = node.tracker.incarnation() + node.replaced;
+  state.late = node.late;
+  state.breaker = node.breaker.state();
+  state.ramp = node.breaker.ramp(loop_.now(), breaker_rules_);
+  for (std::size_t i = 0; i < routing::kBreakerReasons; ++i)
+    state.ejections[i] = node.breaker.count(static_cast<routing::BreakerReason>(i));
+  state.weight = static_cast<std::uint16_t>(node.settings.weight);
+  state.groups = node.groups;
+  state.nearby = node.nearby;
   if (!node.last) return state;
   if (node.last->in_recovery && node.position_known) state.replayed = node.last->position;
   state.system_id = node.last->system_id;
@@ -485,7 +608,16 @@ std::vector<NodeReport> ClusterMonitor::report() const {
     row.why = state.why;
     row.error = node->error;
     row.lag = state.lag;
+    row.lag_bytes = state.lag_bytes;
     row.lag_ok = state.lag_ok;
+    row.late = state.late;
+    row.settings = node->settings;
+    row.ramp = state.ramp;
+    row.breaker = state.breaker;
+    row.breaker_why = node->breaker.why();
+    row.ejections = state.ejections;
+    row.failures_in_row = node->breaker.failures_in_row();
+    row.open_for = node->breaker.left(loop_.now());
     row.timeline = state.timeline;
     row.system_id = state.system_id;
     row.incarnation = state.incarnation;

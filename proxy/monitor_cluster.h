@@ -1,16 +1,21 @@
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <random>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "conf/settings.h"
 #include "proxy/monitor_prober.h"
+#include "routing/breaker.h"
+#include "routing/chooser.h"
 #include "routing/lag.h"
 #include "routing/node_health.h"
 #include "routing/primary_judge.h"
@@ -38,6 +43,15 @@ struct NodeReport {
   std::optional<Micros> latency;             // of the last probe that was answered
   std::optional<conf::Millis> last_success;  // so long ago
   std::optional<std::int64_t> active_backends;
+  std::uint64_t lag_bytes = 0;
+  bool late = false;              // a probe is
+  conf::NodeSettings settings;    // weight, zone, groups
+  std::uint16_t ramp = 100;       // percent of the weight that it has now
+  routing::BreakerState breaker{};
+  routing::BreakerReason breaker_why{};  // of the last time that it opened
+  std::array<std::uint64_t, routing::kBreakerReasons> ejections{};
+  unsigned failures_in_row = 0;
+  conf::Millis open_for{0};       // from now on
   bool receiver_running = false;  // replica
   bool sees_everything = false;   // the monitor role has pg_monitor
   std::string server_version;
@@ -74,12 +88,18 @@ class ClusterMonitor {
   struct Member {
     routing::NodeId id;
     conf::NodeAddress address;
+    std::uint64_t groups = 0;  // NodeState::groups
   };
   // Nodes that stay keep their connection and everything that is known of them.
   void configure(const conf::Settings& settings, const std::vector<Member>& members);
 
   void suspect(routing::NodeId id);
   void want_sample();
+  // A worker has made a connection to it, or failed to because of the node.
+  void outcome(routing::NodeId id, bool good);
+  // Every kFadePeriod: latencies fade, limits follow, breakers open and half open. `slots`: by node number,
+  // how many servers its pools may have.
+  void look_at_loads(routing::NodeLoads& loads, std::span<const std::int32_t> slots);
 
   routing::ClusterState state() const;
   std::vector<NodeReport> report() const;
@@ -113,6 +133,8 @@ class ClusterMonitor {
   void settle(Node& node, const std::string& how);
   void take_position(Node& node, routing::Lsn position, Asked asked);
   void judge();
+  void judge_breakers();
+  void look_for_late(Node& node);
   void try_sample();
   void schedule(Node& node);
   void update_lag(Node& node);
@@ -130,7 +152,12 @@ class ClusterMonitor {
   MonitorResolver& resolver_;
   const std::string name_;
   const Events events_;
-  conf::Millis interval_{500}, timeout_{1000}, max_lag_{10'000};
+  conf::Millis interval_{500}, timeout_{1000};
+  routing::LagLimits lag_limits_{conf::Millis(10'000), 0};
+  routing::BreakerRules breaker_rules_;
+  unsigned max_ejected_ = 50;  // percent
+  routing::LoadRules load_rules_;
+  std::minstd_rand random_;
 
   std::vector<std::unique_ptr<Node>> nodes_;
   routing::LagRing ring_;

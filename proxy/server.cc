@@ -42,6 +42,7 @@ std::string_view name(ServerEnd end) {
     case ServerEnd::paused: return "paused";
     case ServerEnd::drained: return "drained";
     case ServerEnd::killed: return "killed";
+    case ServerEnd::stalled: return "stalled";
     case ServerEnd::count_: break;
   }
   return "unknown";
@@ -194,6 +195,7 @@ void Server::lose(std::string_view why) {
                  node_name_ + " closed the connection during login");
     return;
   }
+  node_at_fault = true;
   worker_->retire(*this, ServerEnd::lost, why);
 }
 
@@ -213,6 +215,7 @@ void Server::on_readable() {
     return;
   }
   worker_->count().server_bytes_received.add(got.count);
+  heard = true;
   const std::string_view bytes(buffer.data(), kept + got.count);
   const bool more = socket_.has_buffered();
   ServerLogin* const login = login_.get();
@@ -393,6 +396,8 @@ std::size_t Server::relay(std::string_view bytes) {
           had_last_words = true;
           fatal = "the server ended the connection: " + std::string(error.message);
           healing.note_last_words(error.sqlstate);
+          // Crash, recovery, shutdown; 57P01 may have been for this one connection.
+          node_at_fault = error.sqlstate == "57P02" || error.sqlstate == wire::sqlstate::kCannotConnectNow;
           swallow = true;
           break;
         }

@@ -50,6 +50,7 @@ enum class ServerEnd : std::uint8_t {
   paused,
   drained,
   killed,
+  stalled,             // nothing came of it, and its node has stopped answering probes
   count_
 };
 std::string_view name(ServerEnd end);
@@ -109,6 +110,10 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   bool outdated = false;            // RECONNECT: closed when it is released
   routing::NodeRole role = routing::NodeRole::unknown;
   bool is_warm = false;             // it has run a statement
+  bool heard = true;                // bytes have come since Worker::watch_stalled() looked
+  bool watched = false;             // its node's probe is late, and it owes an answer: looked at
+  conf::Instant watched_since{};    // then
+  bool node_at_fault = false;       // it ends, and not because somebody wanted this one connection to
   bool was_primary = false;         // it has been written to: cut when somebody else is primary
   Fifo<InFlight> in_flight;         // batches whose ReadyForQuery is due, oldest first
   char status = 'I';                // transaction status of the last ReadyForQuery

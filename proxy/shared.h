@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <functional>
 #include <map>
 #include <memory>
@@ -15,6 +16,7 @@
 #include "pool/address_counts.h"
 #include "pool/admission.h"
 #include "pool/budget.h"
+#include "pool/connect_pace.h"
 #include "pool/names_in_use.h"
 #include "pool/prepared.h"
 #include "proxy/messages.h"
@@ -77,6 +79,7 @@ struct Shared {
   pool::NamesInUse wildcard_names;  // of databases that "*" serves
   pool::TenantRegistry tenants;
   routing::NodeLoads loads;
+  std::array<pool::ConnectPace, routing::kMaxNodes> connects;  // by node number
   Credentials credentials;
   metrics::NameNumbers rule_numbers;  // of [[route]] rules, by their names
   std::string mock_key;       // secret: salts of users that do not exist

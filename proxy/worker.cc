@@ -377,10 +377,11 @@ void Worker::topology_changed(std::shared_ptr<const routing::Topology> topology)
       const routing::NodeState* node =
           state == nullptr ? nullptr : state->find(its_pool->key().node);
       const bool fit = node != nullptr && node->health == routing::NodeHealth::up && !node->drained &&
-                       (state->primary == node->id || node->lag_ok);
+                       (state->primary == node->id || state->serves_reads(*node));
       if (!fit) replace_waiters(*its_pool);
     }
   }
+  watch_stalled();
   retry_waiting();
 }
 

@@ -29,12 +29,23 @@
 #include "proxy/relay.h"
 #include "proxy/server.h"
 #include "proxy/shared.h"
+#include "routing/chooser.h"
 #include "routing/classifier.h"
 #include "routing/topology.h"
 
 namespace proxy {
 
 class Canceller;
+
+// What becomes of a read that no replica can serve: metric label. To add one: here and in name().
+enum class Spill : std::uint8_t {
+  primary,  // the primary serves it, within the share that such reads have
+  waits,    // that share is in use
+  stale,    // a replica serves it that is too late
+  refused,
+  count_
+};
+std::string_view name(Spill spill);
 
 // A statement that was parsed in the batch that is being scanned.
 struct ParsedHere {
@@ -343,6 +354,16 @@ class Worker {
   // Opens servers for those who wait, as many as may be; if that is too few because of a limit, which.
   std::optional<pool::ServerLimit> open_servers(Identity& identity, pool::Pool& pool);
   bool may_open(const routing::NodeState& node);
+  pool::ConnectPace& pace(routing::NodeId node) { return shared_.connects[routing::index(node)]; }
+  // A read that no replica can serve, because of `why`: where it goes all the same. Nothing: it has been
+  // refused, or it waits.
+  struct Spilled {
+    std::optional<routing::NodeId> node;
+    Placed placed = Placed::waits;
+  };
+  Spilled spill(Client& client, const routing::ClusterState& state, routing::ReadReason why);
+  void count_spill(Client& client, routing::NodeId primary, std::int64_t change);
+  void watch_stalled();
   bool open_server(Identity& identity, pool::Pool& pool, const routing::NodeState& node);
   void want_room(pool::Pool& pool, pool::ServerLimit limit, bool busy_too);
   bool make_room(const pool::PoolKey& key, pool::ServerLimit limit, bool busy_too);
@@ -402,7 +423,8 @@ class Worker {
   std::unordered_map<std::string, std::unique_ptr<Identity>> identities_;
   std::unordered_map<const Server*, std::unique_ptr<Server>> servers_;
   std::vector<pool::Backoff> backoffs_;  // by node number
-  std::vector<std::int64_t> connecting_;  // by node number: connections being made
+  std::vector<pool::Backoff> full_;      // the same, of nodes that have no room for one more: not their fault
+  routing::Baselines baselines_;
   std::vector<Server*> slow_servers_;     // that work for longer than pool.query_timeout, of this look
   std::vector<std::unique_ptr<Canceller>> cancellers_;
   std::vector<std::unique_ptr<Client>> dead_clients_;
@@ -420,6 +442,7 @@ class Worker {
   bool sweep_due_ = false;      // at the end of the turn identities that nobody uses are forgotten
   bool nodes_failing_ = false;  // some backoff is not at rest
   SeldomLog lack_log_;          // no descriptors for a server
+  bool nodes_stalling_ = false;  // a probe of some node is late
   bool busy_tick_ = false;
   conf::Instant last_sample_wanted_{};
   pool::RetryBudget retry_budget_;

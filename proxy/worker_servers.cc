@@ -29,9 +29,12 @@ void Worker::finished(Server& server, Client* client, InFlight& done, char old_s
   const auto server_us = std::chrono::duration_cast<conf::Micros>(at - done.sent).count();
   // The first statement of a server pays for Postgres's cold caches; it says nothing about the node.
   const bool warm = std::exchange(server.is_warm, true);
-  if (warm && done.kind <= routing::StatementClass::read)
-    shared_.loads[routing::index(server.node_id())].observe(static_cast<std::uint32_t>(
-        std::clamp<std::int64_t>(server_us, 1, std::int64_t{0xffffffff})));
+  if (warm && done.kind <= routing::StatementClass::read && done.digest != 0) {
+    const auto us =
+        static_cast<std::uint32_t>(std::clamp<std::int64_t>(server_us, 1, std::int64_t{0x7fffffff}));
+    const std::uint32_t relative = baselines_.relative(static_cast<std::uint32_t>(done.digest), us);
+    shared_.loads[routing::index(server.node_id())].observe(relative, us);
+  }
   if (settings_->log_slow_statement.count() > 0 && at - done.arrived > settings_->log_slow_statement)
     log_info(client->who() + " slow statement class=" + std::string(name(done.kind)) +
              " node=" + server.node_name() + " server_us=" + std::to_string(server_us) +
@@ -226,12 +229,12 @@ void Worker::retire(Server& server, ServerEnd why, std::string_view text) {
   metrics_->server_closes.add(why);
   const bool was_open = server.state != pool::ServerState::connecting;
   if (was_open) metrics_->servers_closed.add();
-  if (!was_open) --connecting_[routing::index(server.node_id())];
+  if (!was_open) pace(server.node_id()).done();
   pool::Pool& its_pool = *server.home;
   Identity& identity = server.identity();
   const bool surprising = why == ServerEnd::lost || why == ServerEnd::unexpected_message ||
                           why == ServerEnd::replay_failed || why == ServerEnd::reset_failed ||
-                          why == ServerEnd::cancel_failed;
+                          why == ServerEnd::cancel_failed || why == ServerEnd::stalled;
   if (surprising)
     log_warning("server=" + server.node_name() + " user=" + identity.user +
                 " database=" + identity.dbname + " closing: " + std::string(name(why)) +
@@ -243,7 +246,8 @@ void Worker::retire(Server& server, ServerEnd why, std::string_view text) {
   const bool open_sequence = server.pipeline.open_sequence();
   const bool mid_message = server.mid_message();
   // A read of which nothing has been told is run again elsewhere.
-  const bool again = client != nullptr && why == ServerEnd::lost && server.healing.armed() &&
+  const bool taken_away = why == ServerEnd::lost || why == ServerEnd::stalled;
+  const bool again = client != nullptr && taken_away && server.healing.armed() &&
                      (server.healing.failed() || server.may_run_again());
   const bool first_failed = !server.in_flight.empty() && server.in_flight.front().failed;
   // The server's last words may have come in one read with the whole answer: then nobody is owed anything.
@@ -263,7 +267,7 @@ void Worker::retire(Server& server, ServerEnd why, std::string_view text) {
     keep = keep && server.in_flight[i].step == routing::TransactionStep::none;
 
   if (why == ServerEnd::lost && !server.had_last_words && !server.in_flight.empty()) tell_lost(server);
-  if (why != ServerEnd::lost && why != ServerEnd::connect_failed) server.say_goodbye();
+  if (!taken_away && why != ServerEnd::connect_failed) server.say_goodbye();
   its_pool.move_to(server, pool::ServerState::closing);
   for (const auto& canceller : cancellers_)
     if (canceller->server == &server) canceller->server = nullptr;
@@ -276,6 +280,8 @@ void Worker::retire(Server& server, ServerEnd why, std::string_view text) {
   servers_.erase(found);
 
   if (why == ServerEnd::lost) shared_.tell_control(NodeSuspected{its_pool.key().node});
+  if (why == ServerEnd::lost && client != nullptr && server.node_at_fault)
+    shared_.tell_control(NodeOutcome{its_pool.key().node, false});
   if (client != nullptr) {
     server.undo_tentative();
     server.give_up_restoring();

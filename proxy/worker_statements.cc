@@ -260,6 +260,7 @@ Worker::Placed Worker::place(Client& client) {
 
   Identity& identity = *client.identity;
   const routing::ClusterState* state = cluster(identity);
+  client.spills = false;
   std::optional<routing::NodeId> node;
   std::optional<routing::ReadReason> read_why;
   routing::Decision decision{routing::Target::primary, routing::RouteReason::write};
@@ -283,6 +284,14 @@ Worker::Placed Worker::place(Client& client) {
       node = choice.replica;
       read_why = choice.why;
       if (choice.why == routing::ReadReason::none_has_replayed) want_sample(identity);
+      if (!node && !settings_->routing_dry_run) [[unlikely]] {
+        const Spilled spilled = spill(client, *state, choice.why);
+        node = spilled.node;
+        if (!node && (state->primary || spilled.placed == Placed::refused)) {
+          client.route_why = decision.why;
+          return spilled.placed;
+        }
+      }
     }
     if (settings_->routing_dry_run && !login) [[unlikely]]
       node = std::nullopt;
@@ -313,6 +322,7 @@ Worker::Placed Worker::place(Client& client) {
   }
   if (read_why) metrics_->read_choices.add(*read_why);
   client.waiting_for = WaitingFor::server;
+  if (client.spills) count_spill(client, *node, 1);
   its_pool.enqueue(client);
   client.queued_at = &its_pool;
   if (const auto full = open_servers(identity, its_pool)) metrics_->server_limits.add(*full);
@@ -333,6 +343,7 @@ void Worker::tie(Client& client, Server& server) {
   (void)stale(server);  // its role, by the newest topology
   server.was_primary |= server.role == routing::NodeRole::primary;
   link(client, server);
+  if (client.spills) [[unlikely]] count_spill(client, server.node_id(), 1);
   shared_.loads[routing::index(server.node_id())].in_flight.fetch_add(1, std::memory_order_relaxed);
   if (client.state() == ClientState::login) return;
   client.identity->traffic->assignments.add();
@@ -341,6 +352,10 @@ void Worker::tie(Client& client, Server& server) {
 
 void Worker::part(Client& client, Server& server) {
   unlink(client, server);
+  if (client.spills) [[unlikely]] {
+    count_spill(client, server.node_id(), -1);
+    client.spills = false;
+  }
   shared_.loads[routing::index(server.node_id())].in_flight.fetch_sub(1, std::memory_order_relaxed);
   if (std::exchange(client.admitted, false)) pool::leave(*client.tenant);
 }
@@ -349,6 +364,7 @@ void Worker::stop_waiting(Client& client) {
   if (client.in_retry.linked()) retry_.remove(client);
   if (client.queued_at != nullptr) {
     client.queued_at->dequeue(client);
+    if (client.spills) client.queued_at->budget().spill(-1);  // tie() counts it again
     if (client.queued_at->waiting() == 0) client.queued_at->budget().feed(number_);
     client.queued_at = nullptr;
   }
@@ -458,6 +474,10 @@ std::optional<pool::ServerLimit> Worker::open_servers(Identity& identity, pool::
     bool may = budget.take(&full);
     if (!may && full != pool::ServerLimit::pool && make_room(its_pool.key(), full, false))
       may = budget.take(&full);
+    if (may && !pace(node->id).take(now(), settings_->pool_connect_parallel, settings_->pool_connect_rate)) {
+      budget.give_back();
+      return std::nullopt;  // the next tick asks again
+    }
     if (!may) {
       if (shared_.workers.size() > 1 && budget.starve(number_, its_pool.waiting_since())) {
         for (Worker* worker : shared_.workers)
@@ -475,18 +495,17 @@ std::optional<pool::ServerLimit> Worker::open_servers(Identity& identity, pool::
 bool Worker::may_open(const routing::NodeState& node) {
   const std::size_t at = routing::index(node.id);
   if (backoffs_.size() <= at) backoffs_.resize(at + 1);
-  if (connecting_.size() <= at) connecting_.resize(at + 1);
-  return !node.ips.empty() && backoffs_[at].may_try(now()) &&
-         connecting_[at] < settings_->pool_connect_parallel;
+  if (full_.size() <= at) full_.resize(at + 1);
+  return !node.ips.empty() && backoffs_[at].may_try(now()) && full_[at].may_try(now()) &&
+         pace(node.id).has_room(settings_->pool_connect_parallel);
 }
 
-// Its right to exist has been taken. False: it could not even be started.
+// Its right to exist has been taken, and its place among those being made. False: it could not even be started.
 bool Worker::open_server(Identity& identity, pool::Pool& its_pool, const routing::NodeState& node) {
   auto made = std::make_unique<Server>(*this, identity, node);
   Server& server = *made;
   servers_.emplace(&server, std::move(made));
   its_pool.add(server);
-  ++connecting_[routing::index(node.id)];
   server.lifetime = jittered(identity.timeouts.server_lifetime);
   const conf::Status started = server.start();
   if (started) return true;
@@ -572,6 +591,10 @@ void Worker::fill_pools() {
       pool::Pool& its_pool = pool(*identity, node.id);
       if (now() < its_pool.not_filled_before || !its_pool.budget().take_below(identity->min_size))
         continue;
+      if (!pace(node.id).take(now(), settings_->pool_connect_parallel, settings_->pool_connect_rate)) {
+        its_pool.budget().give_back();
+        continue;
+      }
       (void)open_server(*identity, its_pool, node);
     }
   }
@@ -586,8 +609,10 @@ Millis Worker::jittered(Millis time) {
 void Worker::server_ready(Server& server) {
   metrics_->servers_opened.add();
   const std::size_t at = routing::index(server.node_id());
-  --connecting_[at];
+  pace(server.node_id()).done();
+  shared_.tell_control(NodeOutcome{server.node_id(), true});
   if (at < backoffs_.size()) backoffs_[at].succeeded();
+  if (at < full_.size()) full_[at].succeeded();
   pool::Pool& its_pool = *server.home;
   its_pool.move_to(server, pool::ServerState::idle);
   server.idle_since = now();
@@ -631,12 +656,19 @@ void Worker::server_failed(Server& server, bool node_is_at_fault, std::string_vi
     log_warning("server=" + server.node_name() + " user=" + identity.user +
                 " database=" + identity.dbname + " could not be opened: " + code + " " + words + *more);
   retire(server, node_is_at_fault ? ServerEnd::connect_failed : ServerEnd::login_failed);
-  if (node_is_at_fault || no_room) nodes_failing_ = true;
-  if (node_is_at_fault || no_room)
-    backoffs_[at].failed(now(), settings_->pool_connect_backoff_min,
-                         we_lack ? settings_->pool_connect_backoff_min : settings_->pool_connect_backoff_max,
-                         random_);
+  // A node that has given us nothing at all is left alone as one that fails; else those who wait get what we
+  // have there in turn.
+  const bool no_use = node_is_at_fault || (no_room && its_pool.budget().open() == 0);
+  if (no_use) nodes_failing_ = true;
+  if (no_use || no_room)
+    (no_use ? backoffs_ : full_)[at].failed(now(), settings_->pool_connect_backoff_min,
+                                            we_lack ? settings_->pool_connect_backoff_min
+                                                    : settings_->pool_connect_backoff_max,
+                                            random_);
+  if (sqlstate == wire::sqlstate::kTooManyConnections)
+    its_pool.budget().refused(now(), settings_->pool_cap_recovery);
   if (node_is_at_fault) {
+    shared_.tell_control(NodeOutcome{its_pool.key().node, false});
     shared_.tell_control(NodeSuspected{its_pool.key().node});
     replace_waiters(its_pool);
     return;

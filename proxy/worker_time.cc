@@ -72,6 +72,7 @@ void Worker::tick() {
     last_slow_check_ = now();
     check_servers();
     fill_pools();
+    if (nodes_stalling_) watch_stalled();
     update_gauges();
     sweep_due_ = true;
   }
@@ -379,6 +380,7 @@ void Worker::update_gauges() {
   for (const auto& [key, identity] : identities_)
     for (const auto& its_pool : identity->pools) {
       if (!its_pool) continue;
+      its_pool->budget().recover(now(), settings_->pool_cap_recovery);
       its_pool->budget().report(
           number_, {static_cast<std::int64_t>(its_pool->count(pool::ServerState::active)),
                     static_cast<std::int64_t>(its_pool->waiting())});

@@ -6,76 +6,146 @@
 namespace routing {
 namespace {
 
+constexpr auto relaxed = std::memory_order_relaxed;
+
 // One choice in so many takes the first draw whatever it costs. Latency is only learnt from
-// statements that ran: without this a replica that was slow once would never be asked again. Rare
-// enough that two replicas of which one is slow keep the slow one out of the P99 (1/128 of the
-// reads).
-constexpr std::uint64_t kExploreOneIn = 64;
+// statements that ran: without this a replica that was slow once would be asked again only when its latency
+// has faded. Rare enough that two replicas of which one is slow keep the slow one out of the P99 (1/128 of
+// the reads).
+constexpr std::uint32_t kExploreOneIn = 64;
 
-// minstd_rand yields 1 .. 2^31 - 2; the product's high part is even enough for n up to kMaxNodes.
-std::size_t draw(std::minstd_rand& random, std::size_t n) {
-  return static_cast<std::size_t>((std::uint64_t{random()} * n) >> 31);
+// What is shorter than this is the machine's noise, not the node's.
+constexpr std::uint64_t kNoiseMicros = 256;
+
+// minstd_rand yields 1 .. 2^31 - 2; the product's high part is even enough for any sum of shares.
+std::uint32_t draw(std::minstd_rand& random, std::uint32_t n) {
+  return static_cast<std::uint32_t>((std::uint64_t{random()} * n) >> 31);
 }
 
-std::uint32_t latency(const NodeLoads& loads, NodeId node) {
-  return loads[index(node)].latency_us.load(std::memory_order_relaxed);
+// Latencies that differ by less than a factor of two are noise, and would send all reads of a quiet moment
+// to whichever replica had the luckier last answer. So they are compared as powers of two, and load decides
+// between equals.
+std::uint64_t coarse(const NodeLoad& load) {
+  return std::bit_floor(std::max(load.latency.load(relaxed), kNormal));
 }
 
-// Latencies that differ by less than a factor of two are noise (as everything under a millisecond is), and
-// would send all reads of a quiet moment to whichever replica had the luckier last answer. So they are
-// compared as powers of two, and load decides between equals.
-constexpr std::uint32_t kNoiseMicros = 1024;
-
-std::uint32_t coarse(std::uint32_t us) { return std::bit_floor(std::max(us, kNoiseMicros)); }
-
-std::uint64_t cost(const NodeLoads& loads, NodeId node, std::uint32_t us) {
-  const std::int32_t in_flight =
-      loads[index(node)].in_flight.load(std::memory_order_relaxed);
-  return std::uint64_t{coarse(us)} * (static_cast<std::uint64_t>(std::max(in_flight, 0)) + 1);
+std::uint64_t in_flight(const NodeLoad& load) {
+  return static_cast<std::uint64_t>(std::max(load.in_flight.load(relaxed), 0));
 }
 
-// A node without any latency yet counts as the fastest, so that it is tried.
-std::uint32_t fastest(const NodeLoads& loads, std::span<const NodeId> nodes) {
-  std::uint32_t least = 0;
-  for (const NodeId node : nodes) {
-    const std::uint32_t us = latency(loads, node);
-    if (us != 0 && (least == 0 || us < least)) least = us;
-  }
-  return least;
+bool has_room(const NodeLoad& load) {
+  const std::int32_t limit = load.limit.load(relaxed);
+  return limit == 0 || load.in_flight.load(relaxed) < limit;
+}
+
+// Is latency x (1 + in flight / weight) lower at `a` than at `b`? Both sides times both shares.
+bool cheaper(const NodeLoads& loads, const Candidate& a, const Candidate& b) {
+  const NodeLoad& at_a = loads[index(a.id)];
+  const NodeLoad& at_b = loads[index(b.id)];
+  return coarse(at_a) * (a.share + in_flight(at_a) * kFullShare) * b.share <
+         coarse(at_b) * (b.share + in_flight(at_b) * kFullShare) * a.share;
+}
+
+// The candidate in whose part of the sum of shares `point` lies.
+std::size_t at(std::span<const Candidate> candidates, std::uint32_t point) {
+  if (candidates.back().up_to == candidates.size() * kFullShare) return point / kFullShare;
+  const auto found = std::ranges::upper_bound(candidates, point, {}, &Candidate::up_to);
+  return static_cast<std::size_t>(found - candidates.begin());
 }
 
 // The less busy of two that are drawn.
-ReadChoice choose(std::span<const NodeId> nodes, const NodeLoads& loads, std::minstd_rand& random) {
-  const std::size_t first = draw(random, nodes.size());
-  const NodeId a = nodes[first];
-  if (nodes.size() == 1) return {a, ReadReason::fresh_replica};
-  const std::size_t other = draw(random, nodes.size() - 1);
-  const NodeId b = nodes[other + (other >= first ? 1 : 0)];
-  if (draw(random, kExploreOneIn) == 0) return {a, ReadReason::fresh_replica};
-  std::uint32_t a_us = latency(loads, a), b_us = latency(loads, b);
-  if (a_us == 0 || b_us == 0) [[unlikely]] {
-    const std::uint32_t least = fastest(loads, nodes);
-    if (a_us == 0) a_us = least;
-    if (b_us == 0) b_us = least;
+NodeId draw_two(std::span<const Candidate> candidates, const NodeLoads& loads,
+                std::minstd_rand& random) {
+  if (candidates.size() == 1) return candidates[0].id;
+  const std::uint32_t sum = candidates.back().up_to;
+  const Candidate& a = candidates[at(candidates, draw(random, sum))];
+  std::uint32_t point = draw(random, sum - a.share);
+  if (point >= a.up_to - a.share) point += a.share;
+  const Candidate& b = candidates[at(candidates, point)];
+  const bool a_has_room = has_room(loads[index(a.id)]), b_has_room = has_room(loads[index(b.id)]);
+  if (a_has_room != b_has_room) return a_has_room ? a.id : b.id;
+  if (!a_has_room && candidates.size() > 2) [[unlikely]] {
+    const Candidate* best = nullptr;
+    for (const Candidate& one : candidates)
+      if (has_room(loads[index(one.id)]) && (best == nullptr || cheaper(loads, one, *best))) best = &one;
+    if (best != nullptr) return best->id;
   }
-  return {cost(loads, b, b_us) < cost(loads, a, a_us) ? b : a, ReadReason::fresh_replica};
+  if (draw(random, kExploreOneIn) == 0) return a.id;
+  return cheaper(loads, b, a) ? b.id : a.id;
+}
+
+// The same where all have the same share and none is nearer: what nearly every statement asks.
+ReadChoice draw_two_even(std::span<const Candidate> candidates, const NodeLoads& loads,
+                         std::minstd_rand& random) {
+  const auto count = static_cast<std::uint32_t>(candidates.size());
+  if (count == 1) return {candidates[0].id, ReadReason::fresh_replica};
+  const std::uint32_t drawn = draw(random, count * kExploreOneIn);
+  const std::uint32_t first = drawn / kExploreOneIn;
+  const std::uint32_t other = draw(random, count - 1);
+  const NodeId a = candidates[first].id;
+  const NodeId b = candidates[other + (other >= first ? 1 : 0)].id;
+  const NodeLoad& at_a = loads[index(a)];
+  const NodeLoad& at_b = loads[index(b)];
+  if (!has_room(at_a) || !has_room(at_b)) [[unlikely]]
+    return {draw_two(candidates, loads, random), ReadReason::fresh_replica};
+  const bool second = drawn % kExploreOneIn != 0 &&
+                      coarse(at_b) * (in_flight(at_b) + 1) < coarse(at_a) * (in_flight(at_a) + 1);
+  return {second ? b : a, ReadReason::fresh_replica};
+}
+
+// `near` of them, those in front, are in our zone.
+ReadChoice choose(std::span<const Candidate> candidates, std::size_t near, const NodeLoads& loads,
+                  std::minstd_rand& random) {
+  if (near > 0 && near < candidates.size()) {
+    const NodeId drawn = draw_two(candidates.first(near), loads, random);
+    if (has_room(loads[index(drawn)])) return {drawn, ReadReason::fresh_replica};
+  }
+  return {draw_two(candidates, loads, random), ReadReason::fresh_replica};
 }
 
 }  // namespace
 
-void NodeLoad::observe(std::uint32_t us) {
+void NodeLoad::observe(std::uint32_t relative, std::uint32_t us) {
   // Workers may overwrite each other's observation; one that is lost changes nothing that matters.
-  const std::uint32_t before = latency_us.load(std::memory_order_relaxed);
-  const std::uint32_t now = std::max<std::uint32_t>(us, 1);
-  std::uint32_t next = now;
-  if (before != 0 && now > before) next = before + (now - before + 1) / 2;
-  if (before != 0 && now < before) next = before - std::max<std::uint32_t>((before - now) / 32, 1);
-  latency_us.store(next, std::memory_order_relaxed);
+  const std::uint32_t before = latency.load(relaxed);
+  const std::uint32_t next =
+      relative > before ? before + (relative - before + 7) / 8 : before - (before - relative) / 256;
+  latency.store(next, relaxed);
+  const std::uint32_t shown = latency_us.load(relaxed);
+  const std::uint32_t shown_next = us > shown ? shown + (us - shown + 15) / 16 : shown - (shown - us) / 16;
+  latency_us.store(shown == 0 ? us : shown_next, relaxed);
 }
 
-void NodeLoad::fade() {
-  const std::uint32_t before = latency_us.load(std::memory_order_relaxed);
-  if (before > 16) latency_us.store(before - before / 16, std::memory_order_relaxed);
+void NodeLoad::fade(const LoadRules& rules, std::int32_t slots) {
+  const std::uint32_t now = latency.load(relaxed);
+  const auto steps = static_cast<std::uint32_t>(std::max<std::int64_t>(1, rules.decay / kFadePeriod));
+  if (now > kNormal) latency.store(now - (now - kNormal + steps - 1) / steps, relaxed);
+  if (now < kNormal) latency.store(now + (kNormal - now + steps - 1) / steps, relaxed);
+
+  if (rules.least == 0 || slots <= rules.least) return limit.store(0, relaxed);
+  const std::int32_t old = limit.load(relaxed) == 0 ? slots : std::min(limit.load(relaxed), slots);
+  // As in Netflix's Gradient2: the part of the latency that is tolerable, never less than half at once, and
+  // room for a queue, without which a limit could never be found too low.
+  const double gradient = std::clamp(rules.tolerance / 100.0 * kNormal / now, 0.5, 1.0);
+  const double step = (old * gradient + std::max(1.0, old / 8.0) - old) * rules.smoothing / 100.0;
+  // A whole one at least, or small limits would stand still.
+  const double next = step >= 0 ? old + std::max(step, 1.0) : old + std::min(step, -1.0);
+  limit.store(std::clamp(static_cast<std::int32_t>(next), rules.least, slots), relaxed);
+}
+
+std::uint32_t Baselines::relative(std::uint32_t digest, std::uint32_t us) {
+  Entry& entry = entries_[digest % kEntries];
+  if (entry.digest != digest || entry.us == 0) {
+    entry = {digest, std::max(us, 1U)};
+    return kNormal;
+  }
+  const std::uint32_t usual = entry.us;
+  const std::uint64_t times = (us + kNoiseMicros) * kNormal / (usual + kNoiseMicros);
+  if (us < usual)
+    entry.us = std::max(usual - (usual - us + 7) / 8, 1U);
+  else
+    entry.us = usual + std::min((us - usual) / 64, usual / 64 + 1);
+  return static_cast<std::uint32_t>(std::min<std::uint64_t>(times, kLongest));
 }
 
 std::string_view name(ReadReason r) {
@@ -86,14 +156,19 @@ std::string_view name(ReadReason r) {
     case ReadReason::all_lagging: return "all_lagging";
     case ReadReason::none_has_replayed: return "none_has_replayed";
     case ReadReason::all_drained: return "all_drained";
+    case ReadReason::all_ejected: return "all_ejected";
+    case ReadReason::none_in_group: return "none_in_group";
   }
   return "unknown";
 }
 
 ReadChoice choose_replica(const ClusterState& cluster, const ReadNeeds& needs,
                           const NodeLoads& loads, std::minstd_rand& random) {
-  if (needs.floor == Lsn{} && needs.excluded == 0 && needs.max_lag.count() == 0 && !cluster.serving.empty())
-    return choose(cluster.serving, loads, random);
+  const bool any_will_do = needs.floor == Lsn{} && needs.excluded == 0 && needs.groups == 0 &&
+                           needs.max_lag.count() == 0 && !needs.however_late;
+  if (any_will_do && !cluster.serving.empty())
+    return cluster.even ? draw_two_even(cluster.serving, loads, random)
+                        : choose(cluster.serving, cluster.near, loads, random);
 
   const NodeState* const primary = cluster.primary ? cluster.find(*cluster.primary) : nullptr;
   // A position on another timeline says nothing about this one's (README.md).
@@ -102,29 +177,43 @@ ReadChoice choose_replica(const ClusterState& cluster, const ReadNeeds& needs,
            node.timeline == primary->timeline;
   };
 
-  std::array<NodeId, kMaxNodes> eligible;
-  std::size_t count = 0;
-  bool any_replica = false, any_up = false, any_close = false, any_drained = false;
-  for (std::size_t i = 0; i < std::min(cluster.nodes.size(), kMaxNodes); ++i) {
-    const NodeState& node = cluster.nodes[i];
-    if (node.role != NodeRole::replica || &node == primary) continue;
-    any_replica = true;
-    if (node.health != NodeHealth::up || node.ips.empty()) continue;
-    if (i < 64 && (needs.excluded >> i & 1) != 0) continue;
-    any_drained |= node.drained;
-    if (node.drained) continue;
-    any_up = true;
-    if (!cluster.serves_reads(node, needs.max_lag)) continue;
-    any_close = true;
-    if (needs.floor != Lsn{} && (node.replayed < needs.floor || !follows(node))) continue;
-    eligible[count++] = node.id;
+  std::array<Candidate, kMaxNodes> eligible;
+  std::size_t count = 0, near = 0;
+  std::uint32_t sum = 0;
+  bool any_replica = false, any_up = false, any_open = false, any_meant = false, any_close = false,
+       any_drained = false;
+  // Two passes, so that those of our zone stand in front.
+  for (const bool nearby : {true, false}) {
+    for (std::size_t i = 0; i < std::min(cluster.nodes.size(), kMaxNodes); ++i) {
+      const NodeState& node = cluster.nodes[i];
+      if (node.nearby != nearby || node.role != NodeRole::replica || &node == primary) continue;
+      any_replica = true;
+      if (node.health != NodeHealth::up || node.ips.empty()) continue;
+      if (i < 64 && (needs.excluded >> i & 1) != 0) continue;
+      any_drained |= node.drained;
+      if (node.drained) continue;
+      any_up = true;
+      if (!cluster.may_serve_reads(node)) continue;
+      any_open = true;
+      if (needs.groups != 0 && (node.groups & needs.groups) == 0) continue;
+      any_meant = true;
+      if (!needs.however_late && !cluster.close_enough(node, needs.max_lag)) continue;
+      any_close = true;
+      if (needs.floor != Lsn{} && (node.replayed < needs.floor || !follows(node))) continue;
+      // One whose probe is late is all but passed over.
+      const std::uint16_t share = node.late ? 1 : node.share;
+      eligible[count++] = {node.id, share, sum += share};
+    }
+    if (nearby) near = count;
   }
   if (!any_replica) return {std::nullopt, ReadReason::no_replica};
   if (!any_up)
     return {std::nullopt, any_drained ? ReadReason::all_drained : ReadReason::no_replica_up};
+  if (!any_open) return {std::nullopt, ReadReason::all_ejected};
+  if (!any_meant) return {std::nullopt, ReadReason::none_in_group};
   if (!any_close) return {std::nullopt, ReadReason::all_lagging};
   if (count == 0) return {std::nullopt, ReadReason::none_has_replayed};
-  return choose(std::span(eligible).first(count), loads, random);
+  return choose(std::span(eligible).first(count), near, loads, random);
 }
 
 }  // namespace routing

@@ -12,28 +12,64 @@
 
 namespace routing {
 
+// How a node's latency, and what it may have at once, are followed.
+struct LoadRules {
+  Millis decay{10'000};       // an old peak loses all but 1/e of its weight in this time
+  std::int32_t least = 4;     // statements at once that a slow node may still have; 0: no limit at all
+  std::uint32_t tolerance = 200;  // percent of its usual latency that a node may have before its limit falls
+  std::uint32_t smoothing = 20;   // percent of the way to its new limit that it goes per period
+};
 inline constexpr Millis kFadePeriod{100};
+
+// Latencies are compared as multiples of what the statement usually takes (Baselines), in 1024ths, so
+// that slow queries do not make a slow node.
+inline constexpr std::uint32_t kNormal = 1024;
 
 // How busy a node is, as this process sees it: shared by all workers, written by relaxed atomics.
 struct NodeLoad {
-  std::atomic<std::int32_t> in_flight{0};       // statements at this node now
-  // peak-sensitive moving average of server time; 0: none yet
-  std::atomic<std::uint32_t> latency_us{0};
+  std::atomic<std::int32_t> in_flight{0};  // statements at this node now
+  std::atomic<std::int32_t> limit{0};      // more than these go elsewhere while they can; 0: no limit
+  std::atomic<std::uint32_t> latency{kNormal};  // peak-sensitive moving average, kNormal is as usual
+  std::atomic<std::uint32_t> latency_us{0};     // moving average of server time, for display; 0: none yet
 
-  // A statement took `us` microseconds at the node. Rises at once to a new peak's half way, decays
-  // by 1/32 per observation: a node that turns slow is seen within a few statements.
-  void observe(std::uint32_t us);
-  // Called every kFadePeriod: an old latency loses half of its weight in a second, so that a node which
-  // nobody asks any more is tried again soon. A busy node's own answers outweigh this by far.
-  void fade();
+  // A statement took `us` at the node, `relative` to what it usually takes. An eighth of the way up to a
+  // peak, 1/256 of the way down: a node that turns slow, or stops again and again, is seen within a few
+  // statements, and one late answer is forgotten.
+  void observe(std::uint32_t relative, std::uint32_t us);
+  // Called every kFadePeriod: a latency that nobody confirms becomes normal, so that a node which nobody asks
+  // any more is tried again. And the limit follows the latency, within `slots` (gradient: a node that
+  // takes longer than `tolerance` times the usual may have fewer at once, and gets them back when it is well
+  // and they are used).
+  void fade(const LoadRules& rules, std::int32_t slots);
 };
 using NodeLoads = std::array<NodeLoad, kMaxNodes>;
+
+// What the statements of one worker usually take, by digest. A table of fixed size: of two digests at one
+// place the later one is remembered. Costs one cache line per statement, and no allocation.
+class Baselines {
+ public:
+  // How long `us` is beside what this statement usually takes, in 1024ths, at most kLongest; and learns from
+  // it. Falls quickly and rises slowly: what counts as usual is a good answer of a healthy node, also when
+  // one of the nodes is slow.
+  std::uint32_t relative(std::uint32_t digest, std::uint32_t us);
+
+  static constexpr std::size_t kEntries = 4096;
+  static constexpr std::uint32_t kLongest = 32 * kNormal;
+
+ private:
+  struct Entry {
+    std::uint32_t digest = 0, us = 0;
+  };
+  std::array<Entry, kEntries> entries_{};
+};
 
 struct ReadNeeds {
   Lsn floor{};                     // the session's own last write; Lsn{}: it has not written
   // bit i: the i-th node of the cluster must not serve (it just failed there)
   std::uint64_t excluded = 0;
   Millis max_lag{0};               // 0: as configured
+  std::uint64_t groups = 0;        // only nodes of one of these groups (Topology::group); 0: of any
+  bool however_late = false;       // lag does not matter
 };
 
 enum class ReadReason : std::uint8_t {
@@ -43,6 +79,8 @@ enum class ReadReason : std::uint8_t {
   all_lagging,
   none_has_replayed,
   all_drained,         // by operators, those that are up
+  all_ejected,         // by their breakers, those that are up
+  none_in_group,
 };
 std::string_view name(ReadReason r);
 
@@ -51,11 +89,12 @@ struct ReadChoice {
   ReadReason why;                 // becomes the log field and the metric label
 };
 
-// Picks the replica that serves one read: it must be up, within max_lag, and have replayed the
-// session's own writes. Among those, of two drawn at random the one with the lower
-// latency x (in flight + 1) wins; two random choices are nearly as even as always taking the best,
-// and workers that cannot see each other do not all pick the same node
+// Picks the replica that serves one read: it must be up, not ejected, within the limits of lag, and have
+// replayed the session's own writes. Among those two are drawn at random, by weight, and the one with
+// the lower latency x (1 + in flight / weight) wins; two random choices are nearly as even as always taking
+// the best, and workers that cannot see each other do not all pick the same node
 // (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001).
+// Nodes of the own zone go first while one that is drawn has room; a node at its limit is taken when all are.
 // Pure but for `random`. Cost: two draws when the cluster's serving replicas are known and the session
 // needs no more than that; else one pass over the nodes. No allocation.
 ReadChoice choose_replica(const ClusterState& cluster, const ReadNeeds& needs,

@@ -66,10 +66,11 @@ std::optional<Instant> LagRing::newest() const {
   return samples_.back().last;
 }
 
-bool LagGate::update(std::optional<Millis> lag, Millis max_lag) {
+bool LagGate::update(std::optional<Millis> lag, std::uint64_t bytes, LagLimits limits) {
   if (!lag) return false;
-  if (*lag > max_lag) late_ = true;
-  if (*lag <= max_lag * 3 / 4) late_ = false;
+  const bool any_size = limits.bytes == 0;
+  if (*lag > limits.time || (!any_size && bytes > limits.bytes)) late_ = true;
+  if (*lag <= limits.time * 3 / 4 && (any_size || bytes <= limits.bytes / 4 * 3)) late_ = false;
   return !late_;
 }
 

@@ -51,13 +51,19 @@ class LagRing {
   std::vector<Sample> samples_;  // oldest first; positions strictly rise
 };
 
-// Whether one replica's lag lets it serve, with hysteresis so that a lag near the limit does not
-// flap: out above max_lag, in again at three quarters of it ("return fast": no waiting time).
-// Unknown lag never serves, but does not count as having been out.
+// How far behind a replica may be: in time, and in bytes of log (0: any number).
+struct LagLimits {
+  Millis time;
+  std::uint64_t bytes = 0;
+};
+
+// Whether one replica's lag lets it serve, with hysteresis so that a lag near a limit does not
+// flap: out above either limit, in again when it is at three quarters of both ("return fast": no
+// waiting time). Unknown lag never serves, but does not count as having been out.
 class LagGate {
  public:
-  // Returns NodeState::lag_ok.
-  bool update(std::optional<Millis> lag, Millis max_lag);
+  // Returns NodeState::lag_ok. `bytes` counts only beside a known lag.
+  bool update(std::optional<Millis> lag, std::uint64_t bytes, LagLimits limits);
 
  private:
   bool late_ = false;

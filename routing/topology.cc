@@ -1,5 +1,7 @@
 #include "routing/topology.h"
 
+#include <algorithm>
+
 namespace routing {
 
 std::string_view name(NodeRole role) {
@@ -20,10 +22,50 @@ std::string_view name(NodeHealth health) {
   return "unknown";
 }
 
+std::string_view name(BreakerState state) {
+  switch (state) {
+    case BreakerState::closed: return "closed";
+    case BreakerState::open: return "open";
+    case BreakerState::half_open: return "half_open";
+  }
+  return "unknown";
+}
+
+void ClusterState::keep_serving(std::size_t least) {
+  std::size_t count = 0;
+  for (const NodeState& node : nodes) count += serves_reads(node) ? 1 : 0;
+  for (; count < least; ++count) {
+    NodeState* best = nullptr;
+    for (NodeState& node : nodes) {
+      if (node.lag_ok || !node.lag || !may_serve_reads(node)) continue;
+      if (best == nullptr || *node.lag < *best->lag) best = &node;
+    }
+    if (best == nullptr) return;
+    best->lag_ok = best->kept = true;
+  }
+}
+
 void ClusterState::find_serving() {
-  serving.clear();
+  const auto effective = [](const NodeState& node) { return std::uint32_t{node.weight} * node.ramp; };
+  // One that has just missed a probe is passed over, unless they all have.
+  bool others = false;
+  for (const NodeState& node : nodes) others |= serves_reads(node) && !node.late;
+  std::uint32_t most = 1;
   for (const NodeState& node : nodes)
-    if (serves_reads(node)) serving.push_back(node.id);
+    if (serves_reads(node) && !(others && node.late)) most = std::max(most, effective(node));
+  for (NodeState& node : nodes)
+    node.share = static_cast<std::uint16_t>(
+        std::clamp<std::uint32_t>(effective(node) * kFullShare / most, 1, kFullShare));
+
+  serving.clear();
+  std::uint32_t sum = 0;
+  for (const bool nearby : {true, false}) {
+    for (const NodeState& node : nodes)
+      if (node.nearby == nearby && serves_reads(node) && !(others && node.late))
+        serving.push_back({node.id, node.share, sum += node.share});
+    if (nearby) near = serving.size();
+  }
+  even = sum == serving.size() * kFullShare && (near == 0 || near == serving.size());
 }
 
 }  // namespace routing

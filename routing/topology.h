@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -27,6 +28,20 @@ std::string_view name(NodeRole role);
 enum class NodeHealth : std::uint8_t { unknown, up, down };
 std::string_view name(NodeHealth health);
 
+// The share of reads that a node should have, beside that of the one with the most.
+inline constexpr std::uint16_t kFullShare = 1024;
+struct Candidate {
+  NodeId id;
+  std::uint16_t share;
+  std::uint32_t up_to;  // the sum of the shares up to and with this one's
+};
+
+// What stands between a node and new reads: nothing; the node is left alone for a while; the next probe
+// that it answers ends that.
+enum class BreakerState : std::uint8_t { closed, open, half_open };
+std::string_view name(BreakerState state);
+inline constexpr std::size_t kBreakerReasons = 4;  // breaker.h
+
 // A node as the last probe saw it.
 struct NodeState {
   NodeId id{};
@@ -37,8 +52,19 @@ struct NodeState {
   NodeHealth health = NodeHealth::unknown;
   std::string why;               // of the health: "refused", "timeout", "" when up
   std::optional<Millis> lag;     // of a replica; nothing: unknown, and unknown is never zero
-  bool lag_ok = false;           // within routing.max_lag, with hysteresis
+  std::uint64_t lag_bytes = 0;   // log that it has not replayed; means something beside `lag` only
+  bool lag_ok = false;           // within the limits of lag, with hysteresis; or `kept`
+  bool kept = false;             // too late, and serving all the same: routing.min_replicas
   bool drained = false;          // by an operator: no new statements, idle servers are closed
+  // Of a probe that is due an answer for too long: the node may have stalled. No new reads while others serve.
+  bool late = false;
+  BreakerState breaker = BreakerState::closed;
+  std::uint16_t weight = 100;    // as configured; 0: no reads
+  std::uint16_t ramp = 100;      // percent of its weight that it has now: slow start
+  std::uint16_t share = kFullShare;  // both, beside the others' that serve: find_serving()
+  std::uint64_t groups = 0;      // a bit for each of its groups: Topology::group()
+  bool nearby = false;           // in the proxy's own zone
+  std::array<std::uint64_t, kBreakerReasons> ejections{};  // so far, by BreakerReason
   Lsn replayed;                  // of a replica, at its last probe
   std::uint64_t system_id = 0;
   std::uint32_t timeline = 0;
@@ -54,8 +80,13 @@ struct ClusterState {
   std::optional<NodeId> primary;  // the accepted primary: the only node that is ever written to
   // The replicas that may serve any read whose session has not written: filled by
   // find_serving() when the snapshot is complete, so that nobody goes through all nodes per statement.
-  std::vector<NodeId> serving;
+  std::vector<Candidate> serving;  // those of our own zone in front
+  std::size_t near = 0;            // how many those are
+  bool even = true;                // all have the same share, and none is nearer than another
   void find_serving();
+  // Where lag leaves fewer than `least` replicas serving, those that are least late serve too. Before
+  // find_serving().
+  void keep_serving(std::size_t least);
 
   // Sampled floors (README.md): the newest sample of the primary's insert position that has
   // been answered. Samples are numbered when they are sent.
@@ -66,12 +97,19 @@ struct ClusterState {
   // answer to a COMMIT.
   std::shared_ptr<std::atomic<std::uint64_t>> samples_sent;
 
-  // A replica other than the accepted primary, up, reachable, within max_lag and not drained. `max_lag`
-  // above 0: this instead of what is configured.
+  // A replica other than the accepted primary, up, reachable, neither drained nor ejected, however far
+  // behind it is.
+  bool may_serve_reads(const NodeState& node) const {
+    return node.role == NodeRole::replica && node.health == NodeHealth::up && !node.ips.empty() &&
+           !node.drained && node.breaker == BreakerState::closed && node.weight > 0 &&
+           primary != node.id;
+  }
+  // And within the limits of lag. `max_lag` above 0: this instead of what is configured.
   bool serves_reads(const NodeState& node, Millis max_lag = Millis(0)) const {
-    const bool close = max_lag.count() == 0 ? node.lag_ok : node.lag && *node.lag <= max_lag;
-    return node.role == NodeRole::replica && node.health == NodeHealth::up && !node.ips.empty() && close &&
-           !node.drained && primary != node.id;
+    return may_serve_reads(node) && close_enough(node, max_lag);
+  }
+  static bool close_enough(const NodeState& node, Millis max_lag) {
+    return max_lag.count() == 0 ? node.lag_ok : node.lag && *node.lag <= max_lag;
   }
   const NodeState* find(NodeId id) const {
     for (const NodeState& node : nodes)
@@ -85,7 +123,16 @@ struct ClusterState {
 struct Topology {
   std::uint64_t version = 0;
   std::vector<ClusterState> clusters;
+  // Names of groups of nodes; each is a bit in NodeState::groups, the same for the life of the process.
+  std::vector<std::string> groups;
+  static constexpr std::size_t kMaxGroups = 64;
 
+  // The bit of a group for ReadNeeds::groups; 0: no node is in it.
+  std::uint64_t group(std::string_view name) const {
+    for (std::size_t i = 0; i < groups.size(); ++i)
+      if (groups[i] == name) return std::uint64_t{1} << i;
+    return 0;
+  }
   const ClusterState* find(std::string_view name) const {
     for (const ClusterState& cluster : clusters)
       if (cluster.name == name) return &cluster;

@@ -507,6 +507,27 @@ TEST_SUITE("conf/load") {
           "too");
   }
 
+  TEST_CASE("a node's section names a server of a cluster, in whatever spelling, once") {
+    const auto settings = loaded("[node.\"10.0.0.1\"]\nweight = 50\nzone = \"a\"\ngroups = [\"g\"]\n" +
+                                 std::string(kBase) + kAuth);
+    REQUIRE(settings->nodes.contains("10.0.0.1:5432"));
+    const NodeSettings& node = settings->nodes.at("10.0.0.1:5432");
+    CHECK(node.weight == 50);
+    CHECK(node.zone == "a");
+    CHECK(node.groups == std::vector<std::string>{"g"});
+    CHECK(error_of("[node.\"[::1]:5433\"]\nweight = 1000\n") == "");
+    CHECK(error_of("[node.\"10.0.0.1:5432\"]\nweight = 1001\n") != "");
+    CHECK(error_of("[node.\"10.0.0.9:5432\"]\nweight = 1\n") ==
+          "f.toml:1: node.\"10.0.0.9:5432\" is not a server of any cluster; it must be one that stands in "
+          "cluster.NAME.servers; did you mean 10.0.0.1:5432?");
+    CHECK(error_of("[node.\"10.0.0.1\"]\nweight = 1\n[node.\"10.0.0.1:5432\"]\nweight = 1\n") != "");
+    std::string groups;
+    for (int i = 0; i < 65; ++i) groups += "\"g" + std::to_string(i) + "\",";
+    CHECK(error_of("[node.\"10.0.0.1\"]\ngroups = [" + groups + "]\n") != "");
+    CHECK(error_of("[breaker]\nopen_min = \"2min\"\n") ==
+          "f.toml:2: breaker.open_min is \"2min\"; it must be at most breaker.open_max, \"1min\"");
+  }
+
   TEST_CASE("a burst needs a rate") {
     CHECK(error_of("[tenant]\nburst = 4\n") ==
           "f.toml:2: tenant.burst is 4; it must have a tenant.rate beside it");

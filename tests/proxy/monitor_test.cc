@@ -224,6 +224,63 @@ TEST_SUITE("proxy/monitor") {
     CHECK(watched.node(1).incarnation >= before);
   }
 
+  TEST_CASE("a probe that is late is told before the node is given up, and an answer takes it back") {
+    fake::Node primary, replica;
+    make_replica(replica);
+    Watched watched(fake::settings({primary.address(), replica.address()}));
+    REQUIRE(watched.until_up());
+    replica.change([](auto& face) { face.mood = fake::Node::Mood::hangs; });
+    REQUIRE(watched.until([&] { return watched.node(1).late; }, 2s));
+    CHECK(watched.node(1).health == NodeHealth::up);
+    CHECK(watched.cluster().serving.size() == 1);  // there is no other
+    REQUIRE(watched.until([&] { return watched.node(1).health == NodeHealth::down; }, 2s));
+    CHECK(watched.node(1).late);
+    replica.change([](auto& face) { face.mood = fake::Node::Mood::answers; });
+    REQUIRE(watched.until([&] { return watched.node(1).lag_ok && !watched.node(1).late; }, 2s));
+    CHECK(watched.node(1).ramp < 100);  // it was down: slow start
+    CHECK_FALSE(watched.node(0).late);
+  }
+
+  TEST_CASE("requirement 31: three failed connections eject a replica, not the last one; a probe lets it in") {
+    fake::Node primary, one, two;
+    make_replica(one);
+    make_replica(two);
+    conf::Settings settings = fake::settings({primary.address(), one.address(), two.address()});
+    settings.breaker_open_min = 100ms;
+    Watched watched(settings);
+    REQUIRE(watched.until_up());
+    const auto fail = [&](int node, int times) {
+      for (int i = 0; i < times; ++i) watched.monitor->outcome(NodeId(static_cast<std::uint16_t>(node)), false);
+    };
+    fail(1, 2);
+    watched.monitor->outcome(NodeId(1), true);
+    fail(1, 2);
+    run_for(watched.loop, 50ms);
+    CHECK(watched.node(1).breaker == routing::BreakerState::closed);
+    fail(1, 1);
+    fail(2, 5);
+    fail(0, 5);
+    REQUIRE(watched.until([&] { return watched.node(1).breaker == routing::BreakerState::open; }, 2s));
+    CHECK(watched.node(2).breaker == routing::BreakerState::closed);  // half of two is out already
+    CHECK(watched.node(0).breaker == routing::BreakerState::closed);  // nobody else takes writes
+    CHECK(watched.cluster().serving.size() == 1);
+    watched.monitor->outcome(NodeId(2), true);
+    // Breakers are looked at when loads are.
+    const auto loads = std::make_unique<routing::NodeLoads>();
+    net::Timer look(watched.loop, [&] { watched.monitor->look_at_loads(*loads, {}); });
+    look.every(10ms);
+    REQUIRE(watched.until([&] { return watched.node(1).breaker == routing::BreakerState::closed; }, 2s));
+    CHECK(watched.node(1).ramp < 100);
+    CHECK(watched.cluster().serving.size() == 2);
+    CHECK(watched.monitor->report().at(1).breaker_why == routing::BreakerReason::consecutive_failures);
+    // Far slower than its peer for a second.
+    (*loads)[2].latency = 40 * routing::kNormal;
+    net::Timer slow(watched.loop, [&] { (*loads)[2].latency = 40 * routing::kNormal; });
+    slow.every(10ms);
+    REQUIRE(watched.until([&] { return watched.node(2).breaker == routing::BreakerState::open; }, 4s));
+    CHECK(watched.node(2).ejections[static_cast<std::size_t>(routing::BreakerReason::latency)] == 1);
+  }
+
   TEST_CASE("a suspected node is asked at once, however long the interval") {
     fake::Node primary, replica;
     make_replica(replica);

@@ -97,19 +97,32 @@ TEST_SUITE("routing/lag") {
 
   TEST_CASE("a lag at the limit serves, one beyond does not, and is back at three quarters") {
     LagGate gate;
-    CHECK(gate.update(10s, 10s));
-    CHECK_FALSE(gate.update(10'001ms, 10s));
-    CHECK_FALSE(gate.update(10s, 10s));
-    CHECK_FALSE(gate.update(7501ms, 10s));
-    CHECK(gate.update(7500ms, 10s));
-    CHECK(gate.update(9s, 10s));
+    CHECK(gate.update(10s, 0, {10s}));
+    CHECK_FALSE(gate.update(10'001ms, 0, {10s}));
+    CHECK_FALSE(gate.update(10s, 0, {10s}));
+    CHECK_FALSE(gate.update(7501ms, 0, {10s}));
+    CHECK(gate.update(7500ms, 0, {10s}));
+    CHECK(gate.update(9s, 0, {10s}));
+  }
+
+  TEST_CASE("requirement 29: lag in bytes has a limit of its own, with the same hysteresis") {
+    LagGate gate;
+    constexpr LagLimits limits{10s, 1000};
+    CHECK(gate.update(0ms, 1000, limits));
+    CHECK_FALSE(gate.update(0ms, 1001, limits));
+    CHECK_FALSE(gate.update(0ms, 751, limits));
+    CHECK(gate.update(0ms, 750, limits));
+    CHECK_FALSE(gate.update(11s, 0, limits));
+    CHECK_FALSE(gate.update(0ms, 900, limits));  // back within one limit is not back within both
+    CHECK(gate.update(7500ms, 750, limits));
+    CHECK(gate.update(0ms, ~std::uint64_t{0}, {10s}));  // no limit of bytes
   }
 
   TEST_CASE("an unknown lag never serves, but one lost sample does not ask for hysteresis") {
     LagGate gate;
-    CHECK_FALSE(gate.update(std::nullopt, 10s));
-    CHECK(gate.update(9s, 10s));
-    CHECK_FALSE(gate.update(std::nullopt, 10s));
-    CHECK(gate.update(9s, 10s));
+    CHECK_FALSE(gate.update(std::nullopt, 0, {10s}));
+    CHECK(gate.update(9s, 0, {10s}));
+    CHECK_FALSE(gate.update(std::nullopt, 0, {10s}));
+    CHECK(gate.update(9s, 0, {10s}));
   }
 }
