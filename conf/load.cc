@@ -545,6 +545,12 @@ class Loader {
       if (!own_rate) limits.rate = general.rate;
       if (!own_rate && !said_.contains(path + ".burst")) limits.burst = general.burst;
       if (!said_.contains(path + ".concurrency")) limits.concurrency = general.concurrency;
+      const bool own_time = said_.contains(path + ".server_time");
+      if (!own_time) limits.server_time = general.server_time;
+      if (!own_time && !said_.contains(path + ".server_burst")) limits.server_burst = general.server_burst;
+      if (!said_.contains(path + ".weight")) limits.weight = general.weight;
+      if (!said_.contains(path + ".ceiling")) limits.ceiling = general.ceiling;
+      if (!said_.contains(path + ".max_waiting")) limits.max_waiting = general.max_waiting;
     }
   }
 
@@ -575,6 +581,47 @@ class Loader {
     check_routing();
     check_routes();
     check_tenants();
+    check_classes();
+    if (settings_.limits_memory_high > settings_.limits_memory_full &&
+        sound({"limits.memory_high", "limits.memory_full"}))
+      problem(line_of_key({"limits.memory_high", "limits.memory_full"}),
+              "limits.memory_high is " + plain(settings_.limits_memory_high) +
+                  "; it must not be more than limits.memory_full, " + plain(settings_.limits_memory_full));
+  }
+
+  // Who names a class, and the nodes that classes name.
+  void check_classes() {
+    const auto check = [this](const std::string& path, const std::string& named) {
+      if (named.empty() || parse_word<Priority>(named) || settings_.classes.contains(named)) return;
+      std::vector<std::string_view> known(kWords<Priority>.begin(), kWords<Priority>.end());
+      for (const auto& [name, unused] : settings_.classes) known.push_back(name);
+      problem(line_of_key({path + ".class"}), path + ".class is " + quote(cut(named)) +
+                                                  "; it must be critical, high, low, sheddable or the "
+                                                  "NAME of a [class.NAME]" +
+                                                  did_you_mean(named, known));
+    };
+    for (const auto& [name, database] : settings_.databases)
+      check(join("database", name), database.service_class);
+    for (const auto& [name, user] : settings_.users) check(join("user", name), user.service_class);
+    if (settings_.classes.size() > kMaxClasses)
+      problem(0, "there are " + plain(static_cast<std::int64_t>(settings_.classes.size())) +
+                     " classes; there must be at most " + plain(static_cast<std::int64_t>(kMaxClasses)));
+    for (const auto& [name, one] : settings_.classes) {
+      const std::string path = join("class", name);
+      if (const auto own = parse_word<Priority>(name); own && one.priority && *one.priority != *own)
+        problem(line_of_key({path + ".priority"}), path + ".priority is " + plain(*one.priority) +
+                                                       "; it must be " + name + ", as its name says");
+      for (const std::string& node : one.nodes) check_node(path + ".nodes", node);
+    }
+  }
+
+  void check_node(const std::string& path, const std::string& text) {
+    const auto address = parse_node_address(text);
+    if (address)
+      for (const auto& [name, cluster] : settings_.clusters)
+        if (std::ranges::find(cluster.servers, *address) != cluster.servers.end()) return;
+    problem(line_of_key({path}),
+            path + " has " + quote(cut(text)) + "; it must be in the servers of a [cluster.NAME]");
   }
 
   void check_sections() {
@@ -854,9 +901,14 @@ class Loader {
     const std::string rate = path + ".rate";
     const std::string burst = path + ".burst";
     // Of a section only what it says itself: the default is judged once.
-    if (limits.burst == 0 || limits.rate != 0 || !said_.contains(burst) || !sound({rate})) return;
-    problem(line_of_key({burst}),
-            burst + " is " + plain(limits.burst) + "; it must have a " + rate + " beside it");
+    if (limits.burst != 0 && limits.rate == 0 && said_.contains(burst) && sound({rate}))
+      problem(line_of_key({burst}),
+              burst + " is " + plain(limits.burst) + "; it must have a " + rate + " beside it");
+    const std::string time = path + ".server_time";
+    const std::string time_burst = path + ".server_burst";
+    if (limits.server_burst != 0 && limits.server_time == 0 && said_.contains(time_burst) && sound({time}))
+      problem(line_of_key({time_burst}),
+              time_burst + " is " + plain(limits.server_burst) + "; it must have a " + time + " beside it");
   }
 
   std::string file_;

@@ -36,6 +36,7 @@ constexpr Millis kMaxKeepalive = 32'767s;
 constexpr std::int64_t kMaxProbes = 127;
 
 // Rates and bursts up to here keep the nanosecond arithmetic of the rate limiter exact.
+constexpr std::size_t kTebibyte = std::size_t{1} << 40;
 constexpr std::int64_t kMaxRate = 1'000'000'000;
 constexpr std::int64_t kMaxConcurrency = 1'000'000;
 
@@ -131,9 +132,22 @@ constexpr Option kOptions[] = {
      at_reload,
      "Unsent bytes kept for a client before its server is no longer read: more frees servers from "
      "slow clients sooner and takes more memory."},
+    {"limits.loop_delay", Time{&S::limits_loop_delay, 20ms, 0ms, 1min}, at_reload,
+     "A worker that comes this late to its turn raises the level of self-protection, more with twice and five "
+     "times of it: longer protects later; 0 never."},
+    {"limits.memory", Size{&S::limits_memory, {0}, {0}, {kTebibyte}}, at_reload,
+     "Memory that self-protection measures the process by: more protects later; 0 is what the machine or its "
+     "control group has."},
+    {"limits.memory_full", Int{&S::limits_memory_full, 90, 1, 100}, at_reload,
+     "Percent of limits.memory at which only critical statements are served and nobody new is let in: more "
+     "protects later."},
+    {"limits.memory_high", Int{&S::limits_memory_high, 70, 1, 100}, at_reload,
+     "Percent of limits.memory at which neither low nor sheddable statements are served: more protects later."},
     {"limits.prepared", Size{&S::limits_prepared, {16 << 20}, {16 << 10}, kGiB}, at_reload,
      "Statements that one client may have prepared by name, in bytes of their texts and names and 256 for "
      "each; one more is refused with 54000: more suits larger applications and takes more memory."},
+    {"limits.protection_hold", Time{&S::limits_protection_hold, 2s, 100ms, 1h}, at_reload,
+     "How long a level of self-protection is kept after its reason has gone: longer changes less often."},
     {"limits.slow_reader_timeout", Time{&S::limits_slow_reader_timeout, 60s, 10ms, kDay}, at_reload,
      "How long a client may take nothing of its answer before it is cut off: longer is kinder to "
      "clients that stall and holds their servers longer."},
@@ -235,6 +249,9 @@ constexpr Option kOptions[] = {
      at_reload,
      "Prepared statements kept on each server connection: more prepares again less often and takes "
      "more of the server's memory."},
+    {"pool.max_waiting", Int{&S::pool_max_waiting, 0, 0, 10'000'000}, at_reload,
+     "Statements that may wait for a server at once, in the whole process; one more is refused with 53000: "
+     "more rides out larger peaks; 0 sets no limit beside that of clients."},
     {"pool.min_size", Int{&S::pool_min_size, 0, 0, 10'000}, at_reload,
      "Server connections that a pool is kept at from its first client on, though nobody uses them "
      "(at most pool.size): more are ready for a sudden load and take more of max_connections; 0 "
@@ -346,6 +363,9 @@ constexpr Option kOptions[] = {
     {"routing.primary_wait", Time{&S::routing_primary_wait, 5s, 0ms, 10min}, at_reload,
      "How long a write waits while no primary is accepted, answered with 57P03: longer rides out "
      "slower promotions; 0 refuses at once."},
+    {"routing.primary_waiters", Int{&S::routing_primary_waiters, 1'000, 0, 10'000'000}, at_reload,
+     "Statements that may wait for a primary at once; one more is refused with 57P03: more loses fewer in a "
+     "promotion and hits the new primary with more at once; 0 sets no limit."},
     {"routing.read_functions", List{&S::routing_read_functions}, at_reload,
      "Functions that count as reads although Postgres calls them volatile, by name or "
      "schema.name."},
@@ -384,16 +404,34 @@ constexpr Option kOptions[] = {
      "0 is a tenth of a second's worth."},
     {"tenant.by", By{&S::tenant_by, TenantBy::user}, at_reload,
      "What names a client's tenant when it does not say pgsluice.tenant itself."},
+    {"tenant.ceiling", Int{{&S::tenant_default, &TenantLimits::ceiling}, 100, 1, 100}, at_reload,
+     "Percent of a pool's servers that one tenant may have at once: more leaves less to others that come "
+     "suddenly."},
     {"tenant.concurrency",
      Int{{&S::tenant_default, &TenantLimits::concurrency}, 0, 0, kMaxConcurrency}, at_reload,
      "Statements of one tenant at servers at any moment: more lets it take a larger share; 0 sets "
      "no limit."},
+    {"tenant.max_waiting",
+     Int{{&S::tenant_default, &TenantLimits::max_waiting}, 0, 0, 1'000'000}, at_reload,
+     "Statements of one tenant that may wait for a server at once; one more is refused with 53000: more rides "
+     "out larger peaks; 0 sets no limit."},
     {"tenant.rate", Int{{&S::tenant_default, &TenantLimits::rate}, 0, 0, kMaxRate}, at_reload,
      "Statements per second of one tenant, over the whole process: more lets it take a larger "
      "share; 0 sets no limit."},
     {"tenant.rate_wait", Time{&S::tenant_rate_wait, 100ms, 0ms, 1min}, at_reload,
      "The longest that a statement over its tenant's rate waits, answered with 53400: longer "
      "smooths more and refuses later; 0 refuses at once."},
+    {"tenant.server_burst",
+     Int{{&S::tenant_default, &TenantLimits::server_burst}, 0, 0, 1'000'000'000}, at_reload,
+     "Milliseconds of servers' time that a tenant may use at once after a pause: more forgives peaks; 0 is a "
+     "second's worth."},
+    {"tenant.server_time",
+     Int{{&S::tenant_default, &TenantLimits::server_time}, 0, 0, 1'000'000}, at_reload,
+     "Milliseconds of servers' time per second for one tenant, over the whole process: its next statements wait "
+     "for what the last ones took; more lets it take a larger share; 0 sets no limit."},
+    {"tenant.weight", Int{{&S::tenant_default, &TenantLimits::weight}, 1, 1, 1'000}, at_reload,
+     "A tenant's share of a pool where statements wait, beside the weights of the others: more gives it more of "
+     "the servers' time."},
     {"tls.client.ca", String{&S::tls_client_ca, ""}, at_reload,
      "File of the authorities that must have signed a client's certificate."},
     {"tls.client.cert", String{&S::tls_client_cert, ""}, at_reload,

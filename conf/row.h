@@ -115,7 +115,8 @@ using Value = std::variant<Bounded<O, std::int64_t>, Bounded<O, Millis>, Bounded
                            Choice<O, RouteTarget>, OwnChoice<O, Consistency>,
                            Choice<O, LogLevel>, Choice<O, OnPin>, Choice<O, SpillPolicy>, Choice<O, Transactions>,
                            Own<O, std::int64_t>, Own<O, Millis>,
-                           OwnChoice<O, PoolMode>, OwnChoice<O, OnPin>, OwnChoice<O, Transactions>, Servers<O>>;
+                           OwnChoice<O, PoolMode>, OwnChoice<O, OnPin>, OwnChoice<O, Transactions>,
+                           OwnChoice<O, Priority>, Servers<O>>;
 
 // When a changed value counts: after a restart, or from the next reload on.
 enum class Applies : std::uint8_t { at_start, at_reload };

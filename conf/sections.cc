@@ -93,6 +93,10 @@ constexpr auto kDatabase = with_overrides<D>({
     {"min_size_users", Names<D>{&D::min_size_users}, at_reload,
      "Users whose pools in this database are filled up to pool.min_size from the start; those of "
      "others are once they have come."},
+    {"class", Text<D>{&D::service_class, ""}, at_reload,
+     "The class of its statements, critical, high, low, sheddable or that of a [class.NAME]; empty is "
+     "high.",
+     optional, "\"low\""},
 });
 
 using U = UserSettings;
@@ -107,6 +111,8 @@ constexpr auto kUser = with_overrides<U>({
      optional, "[\"app.example.com\"]"},
     {"tenant", Text<U>{&U::tenant, ""}, at_reload,
      "The tenant of this user's clients; empty is what tenant.by says.", optional, "\"shop\""},
+    {"class", Text<U>{&U::service_class, ""}, at_reload,
+     "The class of this user's statements; empty is what the database says.", optional, "\"low\""},
     {"max_clients", Own<U, std::int64_t>{&U::max_clients, 0, 1'000'000}, at_reload,
      "Its own listen.clients_per_user.", optional, "100"},
     {"max_servers", Own<U, std::int64_t>{&U::max_servers, 0, 100'000}, at_reload,
@@ -123,6 +129,50 @@ constexpr Row<T> kTenant[] = {
      "Statements at once after a pause; 0 is a tenth of a second's worth.", optional, "100"},
     {"concurrency", Limit{&T::concurrency, 0, 0, 1'000'000}, at_reload,
      "Statements at servers at any moment; 0 sets no limit.", optional, "10"},
+    {"server_time", Limit{&T::server_time, 0, 0, 1'000'000}, at_reload,
+     "Milliseconds of servers' time per second; 0 sets no limit.", optional, "2000"},
+    {"server_burst", Limit{&T::server_burst, 0, 0, 1'000'000'000}, at_reload,
+     "Milliseconds of servers' time at once after a pause; 0 is a second's worth.", optional, "5000"},
+    {"weight", Limit{&T::weight, 1, 1, 1'000}, at_reload,
+     "Its share of a pool where statements wait, beside the weights of the others.", optional, "2"},
+    {"ceiling", Limit{&T::ceiling, 100, 1, 100}, at_reload,
+     "Percent of a pool's servers that it may have at once.", optional, "50"},
+    {"max_waiting", Limit{&T::max_waiting, 0, 0, 1'000'000}, at_reload,
+     "Statements that may wait for a server at once; 0 sets no limit.", optional, "200"},
+};
+
+using K = ClassSettings;
+constexpr Row<K> kClass[] = {
+    {"priority", OwnChoice<K, Priority>{&K::priority}, at_reload,
+     "What its statements are beside others: critical ones go before all, sheddable ones go first when "
+     "there is too much; a class called like a priority has that one, others are high.",
+     optional, "\"low\""},
+    {"weight", Own<K, std::int64_t>{&K::weight, 1, 1'000}, at_reload,
+     "Its share of the servers' time beside other classes, where statements wait; 16, 4 and 1 for high, low "
+     "and sheddable (critical goes before).",
+     optional, "4"},
+    {"target", Own<K, Millis>{&K::target, 0ms, 1min}, at_reload,
+     "When no statement of it has waited less than this for an interval, those that have waited twice as long "
+     "are refused with 53000: longer lets queues stand; 0 never. 0 for critical and high, 100 ms for low, 20 "
+     "ms for sheddable.",
+     optional, "\"100ms\""},
+    {"interval", Own<K, Millis>{&K::interval, 1ms, 1min}, at_reload,
+     "Over which the shortest wait is looked for: longer forgives longer peaks. 100 ms for critical and high, 1 "
+     "s for low, 200 ms for sheddable.",
+     optional, "\"1s\""},
+    {"deadline", Own<K, Millis>{&K::deadline, 0ms, kDay}, at_reload,
+     "The longest that a statement of it waits for a server, answered with 53000; 0 is pool.queue_timeout. 0 "
+     "for critical and high, 5 s for low, 0.5 s for sheddable.",
+     optional, "\"5s\""},
+    {"ceiling", Own<K, std::int64_t>{&K::ceiling, 1, 100}, at_reload,
+     "Percent of a pool's servers that it and those of lower priority may have together. 100 for critical, 95 "
+     "for high where somebody is critical, 80 for low, 60 for sheddable.",
+     optional, "80"},
+    {"nodes", Names<K>{&K::nodes}, at_reload,
+     "Replicas of its own, as in servers of their cluster: no class without them here reads there.", optional,
+     "[\"10.0.0.3:5432\"]"},
+    {"overflow", Flag<K>{&K::overflow, true}, at_reload,
+     "Whether its reads may go to other replicas, and to the primary, when none of its own can serve them."},
 };
 
 using R = AuthRule;
@@ -212,6 +262,13 @@ constexpr Sections kSections{
                .rows = kTenant,
                .where = &Settings::tenants,
                .example = "shop",
+               .active = false},
+    Section<K>{.kind = "class",
+               .doc = "How statements of one class are treated where servers are short. A session may lower "
+                      "itself with SET pgsluice.class.",
+               .rows = kClass,
+               .where = &Settings::classes,
+               .example = "low",
                .active = false},
     ListSection<R>{.kind = "auth.rule",
                    .doc = "Who may log in how, as in pg_hba.conf: the first rule that fits a client "

@@ -38,7 +38,7 @@ struct ListSection {
 // its rows and its line in sections.cc; whatever must hold between sections goes into check() in
 // load.cc.
 using Sections = std::tuple<Section<ClusterSettings>, Section<NodeSettings>, Section<DatabaseSettings>,
-                            Section<UserSettings>, Section<TenantLimits>,
+                            Section<UserSettings>, Section<TenantLimits>, Section<ClassSettings>,
                             ListSection<AuthRule>, ListSection<RouteRule>>;
 const Sections& sections();
 

@@ -54,6 +54,10 @@ enum class SpillPolicy : std::uint8_t { stale, error };
 // What names a client's tenant when it does not say `pgsluice.tenant` itself.
 enum class TenantBy : std::uint8_t { user, database, application_name };
 
+// How much a class of work matters, from the most to the least.
+enum class Priority : std::uint8_t { critical, high, low, sheddable };
+inline constexpr std::size_t kPriorities = 4;
+
 enum class LogLevel : std::uint8_t { error, warning, info, debug };
 
 // Where a node listens. `host` is a name, an address, or a folder (starts with '/') that holds the
@@ -113,6 +117,7 @@ struct DatabaseSettings : PoolOverrides {
   std::string cluster;
   std::string dbname;  // the database on the servers; empty: the name that the client gave
   std::vector<std::string> min_size_users;  // whose pools are filled before they have come
+  std::string service_class;  // "": high
 };
 
 // [user.NAME]: secrets known here (plain, "md5...", or "SCRAM-SHA-256$..."), and overrides.
@@ -122,6 +127,7 @@ struct UserSettings : PoolOverrides {
   // Names of certificates that may log in as this user; empty: the user's own name.
   std::vector<std::string> certificates;
   std::string tenant;
+  std::string service_class;  // "": what the database says
 };
 
 // [[auth.rule]]: how those may log in whom it fits. Empty lists fit everybody.
@@ -160,6 +166,27 @@ struct TenantLimits {
   // Statements admitted at once after a pause; 0: a tenth of a second's worth, at least 1.
   std::int64_t burst = 0;
   std::int64_t concurrency = 0;  // statements at servers (queued ones not counted) at any moment
+  // Milliseconds of servers' time per second, paid when a statement has ended; how many at once after a
+  // pause, 0: a second's worth.
+  std::int64_t server_time = 0, server_burst = 0;
+  std::int64_t weight = 1;       // its share of a full pool, beside the others'
+  std::int64_t ceiling = 100;    // percent of a pool's servers that it may have at once
+  std::int64_t max_waiting = 0;  // statements of it that wait for a server
+};
+
+// Classes with sections of their own; those called like a priority are there without one.
+inline constexpr std::size_t kMaxClasses = 48;
+
+// [class.NAME]: how work of this class is treated where servers are short. What it does not say follows
+// from its priority (pool/service_class.h).
+struct ClassSettings {
+  std::string name;
+  std::optional<Priority> priority;  // of a class called like one: that one; else high
+  std::optional<std::int64_t> weight;
+  std::optional<Millis> target, interval, deadline;
+  std::optional<std::int64_t> ceiling;  // percent
+  std::vector<std::string> nodes;       // replicas of its own; empty: those of nobody
+  bool overflow = true;                 // may use the others when none of its own can serve
 };
 
 // How TCP finds out that a peer has vanished. Zero leaves each to the system.
@@ -210,6 +237,7 @@ struct Settings {
   std::int64_t pool_servers_per_database;
   std::int64_t pool_servers_per_user;
   Millis pool_queue_timeout;        // longest wait for a server; 57014 after it
+  std::int64_t pool_max_waiting;    // statements that wait for a server, in all; 0: no limit
   Millis pool_query_timeout;        // 0: off; 57014 after it
   Millis pool_transaction_timeout;  // 0: off; 25P04 after it
   Millis pool_server_idle_timeout;
@@ -263,6 +291,7 @@ struct Settings {
   std::int64_t routing_retry_rate;     // so many per second beside, over the whole process
   Transactions routing_transactions;
   Millis routing_primary_wait;  // how long a write waits for a primary to be accepted; then 57P03
+  std::int64_t routing_primary_waiters;  // how many wait for it at once; 0: no limit
 
   SpillPolicy routing_spill_policy;
   std::int64_t routing_spill_percent;  // of the primary's servers; 100: no limit
@@ -292,6 +321,10 @@ struct Settings {
   Bytes limits_batch;  // a batch larger than this is not collected: it streams to the primary
   Bytes limits_prepared;  // statements that one client may have prepared by name
   std::int64_t limits_wildcard_databases;  // names that [database."*"] serves at once
+  Millis limits_loop_delay;  // a worker later than this is overloaded; 0: off
+  Bytes limits_memory;       // of the process; 0: what the machine or the control group has
+  std::int64_t limits_memory_high, limits_memory_full;  // percent of it
+  Millis limits_protection_hold;  // calm for so long before a level of self-protection is left
   Millis limits_slow_reader_timeout;  // a client that takes nothing for so long is cut off
 
   std::string metrics_address;
@@ -323,6 +356,7 @@ struct Settings {
     return line == file_secrets.end() ? std::string_view() : line->second;
   }
 
+  std::map<std::string, ClassSettings> classes;
   std::map<std::string, TenantLimits> tenants;  // complete: gaps are filled from tenant_default
 };
 

@@ -45,6 +45,9 @@ template <>
 inline constexpr std::array<std::string_view, 3> kWords<TenantBy>{"user", "database",
                                                                   "application_name"};
 template <>
+inline constexpr std::array<std::string_view, kPriorities> kWords<Priority>{"critical", "high", "low",
+                                                                            "sheddable"};
+template <>
 inline constexpr std::array<std::string_view, 4> kWords<LogLevel>{"error", "warning", "info",
                                                                   "debug"};
 

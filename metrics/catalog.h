@@ -235,6 +235,10 @@ enum class ControlMetric : std::uint8_t {
   tenant_rate_limit,
   tenant_concurrency_limit,
   tenant_running,
+  tenant_server_time_limit,
+  tenant_waiting,
+  protection_level,
+  held_writes,
   count_
 };
 
@@ -290,6 +294,13 @@ inline constexpr ControlRow kControlRows[] = {
      "Statements that the tenant may have at servers at once; 0 is no limit.", {"tenant"}},
     {ControlMetric::tenant_running, "pgsluice_tenant_running",
      "Statements that the tenant has at servers now.", {"tenant"}},
+    {ControlMetric::tenant_server_time_limit, "pgsluice_tenant_server_time_limit",
+     "Seconds of servers' time per second that the tenant may use; 0 is no limit.", {"tenant"}},
+    {ControlMetric::tenant_waiting, "pgsluice_tenant_waiting",
+     "Statements of the tenant that wait for a server now.", {"tenant"}},
+    {ControlMetric::protection_level, "pgsluice_protection_level",
+     "How much the process gives up to go on living, 0 to 4; the label is why.", {"reason"}},
+    {ControlMetric::held_writes, "pgsluice_held_writes", "Statements that wait for a primary now.", {}},
 };
 
 // What the control thread says about one ControlMetric. All are gauges.

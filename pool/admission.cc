@@ -26,6 +26,15 @@ void store(Tenant& tenant, const conf::TenantLimits& limits) {
       tenant.rate.exchange(limits.rate, std::memory_order_relaxed) == limits.rate;
   if (!same_burst || !same_rate) tenant.bucket.forget();
   tenant.concurrency.store(limits.concurrency, std::memory_order_relaxed);
+  const std::int64_t time_burst =
+      limits.server_burst > 0 ? limits.server_burst : std::max<std::int64_t>(1, limits.server_time);
+  const bool same_time =
+      tenant.server_time.exchange(limits.server_time, std::memory_order_relaxed) == limits.server_time;
+  if (tenant.server_burst.exchange(time_burst, std::memory_order_relaxed) != time_burst || !same_time)
+    tenant.time.forget();
+  tenant.weight.store(limits.weight, std::memory_order_relaxed);
+  tenant.ceiling.store(limits.ceiling, std::memory_order_relaxed);
+  tenant.max_waiting.store(limits.max_waiting, std::memory_order_relaxed);
 }
 
 }  // namespace
@@ -35,6 +44,10 @@ std::string_view name(Refusal r) {
     case Refusal::none: return "none";
     case Refusal::tenant_rate: return "tenant_rate";
     case Refusal::tenant_concurrency: return "tenant_concurrency";
+    case Refusal::tenant_server_time: return "tenant_server_time";
+    case Refusal::queue_deadline: return "queue_deadline";
+    case Refusal::queue_full: return "queue_full";
+    case Refusal::overloaded: return "overloaded";
     case Refusal::queue_timeout: return "queue_timeout";
     case Refusal::no_primary: return "no_primary";
     case Refusal::too_many_clients: return "too_many_clients";
@@ -96,6 +109,23 @@ Nanos Gcra::take(Instant now, std::int64_t rate, std::int64_t burst, Nanos longe
     if (theoretical_arrival_.compare_exchange_weak(stored, arrival + interval,
                                                    std::memory_order_relaxed))
       return Nanos{due};
+  }
+}
+
+Nanos TimeBucket::wait(Instant now, std::int64_t rate, std::int64_t burst) const {
+  if (rate <= 0) return Nanos{0};
+  const std::int64_t owed = paid_until_.load(std::memory_order_relaxed) - now.time_since_epoch().count();
+  return std::max(Nanos{0}, Nanos{owed - kSecond / rate * burst});
+}
+
+void TimeBucket::pay(Instant now, Nanos took, std::int64_t rate) {
+  if (rate <= 0) return;
+  // A day at once is as good as for ever.
+  const std::int64_t nanos = std::clamp<std::int64_t>(took.count(), 0, 86'400 * kSecond);
+  const std::int64_t at = now.time_since_epoch().count();
+  std::int64_t stored = paid_until_.load(std::memory_order_relaxed);
+  while (!paid_until_.compare_exchange_weak(stored, std::max(stored, at) + nanos / rate * 1000,
+                                            std::memory_order_relaxed)) {
   }
 }
 
@@ -182,6 +212,14 @@ Admission admit(Tenant& tenant, Instant now, Instant waiting_since, Millis rate_
     leave(tenant);
     if (left <= Nanos{0}) return {refuse, Refusal::tenant_concurrency, kAskAgain};
     return {wait, Refusal::tenant_concurrency, std::min(kAskAgain, whole_millis(left)), has_cell};
+  }
+  // What earlier ones took comes before the rate: who waits for it costs no cell.
+  if (const std::int64_t time = tenant.server_time.load(std::memory_order_relaxed); time > 0) {
+    const Nanos owed = tenant.time.wait(now, time, tenant.server_burst.load(std::memory_order_relaxed));
+    if (owed > Nanos{0}) {
+      leave(tenant);
+      return {owed > left ? refuse : wait, Refusal::tenant_server_time, whole_millis(owed), has_cell};
+    }
   }
   if (has_cell) return {admit};
 

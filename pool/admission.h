@@ -25,6 +25,10 @@ enum class Refusal : std::uint8_t {
   none,
   tenant_rate,          // 53400
   tenant_concurrency,   // 53400
+  tenant_server_time,   // 53400: its statements took more of the servers' time than it has
+  queue_deadline,       // 53000: waited longer than its class allows, in a queue that stands
+  queue_full,           // 53000: pool.max_waiting, or its tenant's
+  overloaded,           // 53000 or 53300: self-protection serves no such class, or lets nobody in
   queue_timeout,        // 57014: waited pool.queue_timeout for a server
   no_primary,           // 57P03
   too_many_clients,     // 53300
@@ -82,6 +86,20 @@ class Gcra {
   std::atomic<std::int64_t> theoretical_arrival_{0};  // nanoseconds on the monotonic clock
 };
 
+// A bucket of servers' time that is paid when a statement has ended and it is known what it took; so it may be
+// overdrawn, and then the next wait until that is made up for. One atomic word, shared by all workers.
+class TimeBucket {
+ public:
+  // How long until the next may start: zero while no more than `burst` is owed. Both in milliseconds of
+  // servers' time, `rate` per second; a rate of zero or less is no limit.
+  Nanos wait(Instant now, std::int64_t rate, std::int64_t burst) const;
+  void pay(Instant now, Nanos took, std::int64_t rate);
+  void forget() { paid_until_.store(0, std::memory_order_relaxed); }
+
+ private:
+  std::atomic<std::int64_t> paid_until_{0};  // nanoseconds on the monotonic clock: when nothing is owed
+};
+
 // Who shares a limit. Lives as long as the process; counters are written by all workers.
 struct Tenant {
   std::string name;
@@ -92,6 +110,20 @@ struct Tenant {
   std::atomic<std::int64_t> rate{0}, burst{0}, concurrency{0};
   // statements or transactions at servers now
   std::atomic<std::int64_t> running{0};
+
+  TimeBucket time;
+  std::atomic<std::int64_t> server_time{0}, server_burst{0};  // as in the configuration; the burst is never 0
+  std::atomic<std::int64_t> weight{1}, ceiling{100};
+  std::atomic<std::int64_t> max_waiting{0}, waiting{0};  // for a server
+  // Microseconds that its statements take at servers, smoothed over those that had to wait: what the next is
+  // taken to cost where statements wait (pool/fair_queue.h).
+  std::atomic<std::int64_t> cost{1000};
+  void observe_cost(Nanos took) {
+    const std::int64_t before = cost.load(std::memory_order_relaxed);
+    const std::int64_t now = std::chrono::duration_cast<conf::Micros>(took).count();
+    // Rounded so that it gets to every value. Workers may overwrite each other's: it is an estimate.
+    cost.store(before + (now - before + (now > before ? 7 : -7)) / 8, std::memory_order_relaxed);
+  }
 };
 
 // What operators have ordered for one tenant instead of what is configured, until it expires. A rate without

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "conf/units.h"
+#include "pool/slots.h"
 #include "routing/topology.h"
 
 namespace pool {
@@ -100,6 +101,10 @@ class Budget {
   }
   void set_limit(std::int64_t limit) { limit_.store(limit, std::memory_order_relaxed); }
 
+  // What of it has been lent to whom, where there are ceilings.
+  Slots& slots() { return slots_; }
+  const Slots& slots() const { return slots_; }
+
   // The node had no room for one more (53300): from now on nine tenths of the servers that there are, one at
   // least, must do. Once per `pause`, since a full node refuses many at once.
   void refused(Instant now, conf::Millis pause);
@@ -127,9 +132,10 @@ class Budget {
   // The worker other than `self` that has starved longest, if that is longer than `self`'s own longest
   // waiter (Instant::max() when it has none). Hand it a server.
   std::optional<std::size_t> hungrier_than(std::size_t self, Instant own_longest_waiter) const {
-    if (starving_.load(std::memory_order_relaxed) == 0) return std::nullopt;
+    if (!somebody_starves()) return std::nullopt;
     return find_hungrier(self, own_longest_waiter);
   }
+  bool somebody_starves() const { return starving_.load(std::memory_order_relaxed) != 0; }
 
  private:
   friend class BudgetRegistry;
@@ -143,6 +149,7 @@ class Budget {
   std::atomic<std::int32_t> starving_{0};
   std::array<std::atomic<std::int64_t>, kMaxWorkers> since_{};  // 0: not starving
   std::array<std::atomic<std::int32_t>, kMaxWorkers> in_use_{}, waiting_{};
+  Slots slots_;
   // By ServerLimit; set when it is made.
   std::array<std::shared_ptr<Quota>, static_cast<std::size_t>(ServerLimit::count_)> shared_;
 };

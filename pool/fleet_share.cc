@@ -36,6 +36,8 @@ conf::Settings divide(const conf::Settings& whole, FleetShare share) {
     take(tenant.rate);
     take(tenant.burst);
     take(tenant.concurrency);
+    take(tenant.server_time);
+    take(tenant.server_burst);
   };
   take(mine.pool_size);
   take_minimum(mine.pool_min_size);

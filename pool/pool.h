@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "pool/budget.h"
+#include "pool/fair_queue.h"
 #include "pool/list.h"
 
 namespace pool {
@@ -38,22 +39,18 @@ struct PooledServer {
   ListNode<PooledServer> in_pool;
 };
 
-// The pool's record of one client that waits for a server. proxy::Client derives from it.
-struct Waiter {
-  Instant waiting_since{};
-  ListNode<Waiter> in_queue;
-};
-
-// The servers of one (node, database, user) in one worker, and the clients waiting for them, longest
-// first. It decides nothing by itself and touches no socket: it answers "which", and proxy/ acts.
+// The servers of one (node, database, user) in one worker, and the clients waiting for them
+// (pool/fair_queue.h). It decides nothing by itself and touches no socket: it answers "which", and proxy/
+// acts.
 //
-// What proxy/ keeps true: nobody waits while a server is idle.
+// What proxy/ keeps true: nobody waits while a server is idle, but for those whom a ceiling holds back.
 class Pool {
  public:
   Pool(PoolKey key, std::shared_ptr<Budget> budget) : key_(std::move(key)), budget_(std::move(budget)) {}
 
   const PoolKey& key() const { return key_; }
   Budget& budget() { return *budget_; }
+  const Budget& budget() const { return *budget_; }
 
   // A server joins in state `connecting` (its right to exist has been taken from the budget), or `idle`
   // when another worker handed it over.
@@ -73,27 +70,22 @@ class Pool {
   PooledServer* least_recent_idle() const { return list(ServerState::idle).front(); }
   PooledServer* next(const PooledServer& server) const;
 
-  void enqueue(Waiter& waiter) { waiters_.push_back(waiter); }
-  void enqueue_first(Waiter& waiter) { waiters_.push_front(waiter); }
-  void dequeue(Waiter& waiter) { waiters_.remove(waiter); }
-  Waiter* longest_waiter() const { return waiters_.front(); }
-  Waiter* next(const Waiter& waiter) const { return waiters_.after(waiter); }
-  // When the longest waiter came, or Instant::max().
-  Instant waiting_since() const {
-    return waiters_.empty() ? Instant::max() : waiters_.front()->waiting_since;
-  }
+  FairQueue& queue() { return queue_; }
+  const FairQueue& queue() const { return queue_; }
+  // Must be asked by whoever takes or counts from the queue, where `classes` have ceilings.
+  FairQueue::Ceilings ceilings() const { return {budget_->slots(), budget_->limit()}; }
 
   // How many connections to start so that no waiter waits for lack of one (the budget and the pace of
   // connecting limit it further).
   std::size_t connections_wanted() const {
     const std::size_t connecting = count(ServerState::connecting);
-    return waiters_.size() > connecting ? waiters_.size() - connecting : 0;
+    return queue_.size() > connecting ? queue_.size() - connecting : 0;
   }
 
   // Not filled up to its minimum before: its servers were refused a moment ago.
   Instant not_filled_before{};
 
-  std::size_t waiting() const { return waiters_.size(); }
+  std::size_t waiting() const { return queue_.size(); }
   std::size_t count(ServerState state) const { return list(state).size(); }
   PooledServer* first(ServerState state) const { return list(state).front(); }
 
@@ -105,7 +97,7 @@ class Pool {
   PoolKey key_;
   std::shared_ptr<Budget> budget_;
   Servers servers_[4];  // by state
-  List<Waiter, &Waiter::in_queue> waiters_;
+  FairQueue queue_{*this};
 };
 
 }  // namespace pool

@@ -839,6 +839,7 @@ void Client::settings_changed() {
   state.read_only_default = false;
   state.serializable_default = state.repeatable_default = false;
   standard_strings = identity == nullptr || identity->standard_strings;
+  service_class = identity == nullptr ? pool::kHigh : identity->service_class;
   encoding = routing::Classifier::Encoding::ascii_safe;
   const auto is_on = [](std::string value) {
     std::erase_if(value, [](char c) { return c == '\'' || c == '"' || c == ' '; });
@@ -869,6 +870,8 @@ void Client::settings_changed() {
       for (const std::string_view unsafe : {"SJIS", "JIS", "BIG5", "GBK", "GB18030", "JOHAB", "UHC",
                                             "949", "936", "950", "932", "WIN949", "MSKANJI"})
         if (contains(upper, unsafe)) encoding = routing::Classifier::Encoding::ambiguous;
+    } else if (setting.name == "pgsluice.class" && identity != nullptr) {
+      service_class = worker_.classes().lowered(identity->service_class, pool::bare_value(setting));
     } else if (setting.name == "pgsluice.tenant" && !setting.from_startup && limits.tenant &&
                tenant_may_change()) {
       std::string wanted = setting.value;

@@ -257,9 +257,9 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   std::string release_held();
   // ReadyForQuery while no server has anything of this client.
   void append_ready(std::string& out) const;
+  pool::ClassId service_class = pool::kHigh;  // of its statements: settings_changed()
 
   // --- waiting --------------------------------------------------------------------------------------
-  pool::Pool* queued_at = nullptr;
   WaitingFor waiting_for = WaitingFor::nothing;
   routing::RouteReason route_why = routing::RouteReason::read;
   routing::BatchFacts batch;           // of the batch that waits
@@ -268,10 +268,11 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   bool batch_unpins = false, batch_deallocates = false;
   bool admitted = false;               // holds a slot of its tenant
   bool spills = false;                 // its read goes to the primary in a share of the servers there
-  bool has_cell = false;               // a cell of its tenant's rate is taken, due at not_before
+  bool has_cell = false;               // a cell of its tenant's rate is taken, due at not_before()
   Retry retry;                         // of a read that runs a second time
+  // WaitingFor::tenant: not asked again before. It stands in no queue then, and has the room of that moment.
+  conf::Instant& not_before() { return queued_since; }
   metrics::DigestRuns batch_digests;   // of the statements in the batch that run
-  conf::Instant not_before{};          // WaitingFor::tenant: not asked again before
   pool::ListNode<Client> in_retry;     // Worker's list of those who wait for a tenant or a node
   conf::Instant arrived{};             // the waiting (or current) batch's last byte
 

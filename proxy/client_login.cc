@@ -4,6 +4,7 @@
 #include <array>
 
 #include "conf/row.h"
+#include "pool/protection.h"
 #include "proxy/auth_rules.h"
 #include "conf/sections.h"
 #include "proxy/client.h"
@@ -235,6 +236,13 @@ void ClientLogin::on_startup(const wire::Startup& startup) {
                   no_descriptors ? "too many clients already (no file descriptors are left)"
                                  : "too many clients already (listen.max_client_connections)",
                   "reason=" + std::string(name(pool::Refusal::too_many_clients)));
+    return;
+  }
+  if (!pool::lets_in(worker_.protection()) && !console) {
+    worker_.refusal(pool::Refusal::overloaded);
+    client_.fatal(ClientEnd::too_many_clients, wire::sqlstate::kTooManyConnections,
+                  "no new clients are let in: the process protects itself",
+                  "reason=" + std::string(name(pool::Refusal::overloaded)) + " retry_after_ms=1000");
     return;
   }
   if (worker_.refuses_logins() && !console) {

@@ -81,6 +81,8 @@ class Console {
   void show_nodes(const ConsoleCommand& asked);
   void show_breakers(const ConsoleCommand& asked);
   void show_tenants(const ConsoleCommand& asked);
+  void show_classes(const ConsoleCommand& asked);
+  void show_queues(const ConsoleCommand& asked);
   void show_statements(const ConsoleCommand& asked);
   void show_digests(const ConsoleCommand& asked);
   void show_blocks(const ConsoleCommand& asked);

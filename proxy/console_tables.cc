@@ -1,6 +1,7 @@
 #include "proxy/console_tables.h"
 
 #include <algorithm>
+#include <array>
 #include <fstream>
 #include <set>
 #include <utility>
@@ -11,6 +12,7 @@
 #include "conf/render.h"
 #include "conf/row.h"
 #include "conf/words.h"
+#include "pool/protection.h"
 #include "proxy/client_login.h"
 #include "proxy/console.h"
 #include "proxy/control.h"
@@ -131,7 +133,12 @@ void Console::show_state(const ConsoleCommand& asked) {
        {{"active", draining ? "no" : "yes"},
         {"paused", control_.orders().current().all_paused ? "yes" : "no"},
         {"suspended", "no"},
-        {"draining", draining ? "yes" : "no"}});
+        {"draining", draining ? "yes" : "no"},
+        {"protection_level", number(std::int64_t{control_.shared().protection.load(std::memory_order_relaxed)})},
+        {"protection_reason", std::string(name(static_cast<pool::Strain>(
+                                  control_.shared().protection_why.load(std::memory_order_relaxed))))},
+        {"waiting", number(control_.shared().waiting.load(std::memory_order_relaxed))},
+        {"held_writes", number(control_.shared().held_writes.load(std::memory_order_relaxed))}});
 }
 
 // Empty for what there is none of here, so that tools which ask for everything go on.
@@ -249,9 +256,50 @@ void Console::show_tenants(const ConsoleCommand& asked) {
     rows.push_back({tenant->name, value(tenant->rate), value(tenant->burst),
                     value(tenant->concurrency), value(tenant->running), number(totals.served),
                     number(totals.failed), microseconds(totals.total.quantile(0.5)),
-                    microseconds(totals.total.quantile(0.99))});
+                    microseconds(totals.total.quantile(0.99)), value(tenant->waiting),
+                    value(tenant->max_waiting), value(tenant->weight), value(tenant->ceiling),
+                    value(tenant->server_time), value(tenant->server_burst), value(tenant->cost)});
   }
   show(asked, columns::kTenants, rows);
+}
+
+void Console::show_classes(const ConsoleCommand& asked) {
+  const auto table = control_.shared().classes.table();
+  const conf::Priority lowest =
+      pool::lowest_served(control_.shared().protection.load(std::memory_order_relaxed));
+  Rows rows;
+  for (const pool::ServiceClass& one : table->classes) {
+    if (!one.configured) continue;
+    std::string nodes;
+    for (const std::string& node : one.nodes) nodes += (nodes.empty() ? "" : ",") + node;
+    rows.push_back({one.name, std::string(conf::word(one.priority)), number(one.weight),
+                    number(one.target.count()), number(one.interval.count()), number(one.deadline.count()),
+                    number(one.ceiling), nodes, one.overflow ? "yes" : "no",
+                    one.priority <= lowest ? "yes" : "no"});
+  }
+  show(asked, columns::kClasses, rows);
+}
+
+// The queues of all workers, joined by what they are told apart by.
+void Console::show_queues(const ConsoleCommand& asked) {
+  ask_use(asked, [this](const ConsoleCommand& command, Heard&& heard, std::string notices) {
+    std::map<std::array<std::string, 5>, QueueUse> queues;
+    for (const IdentityUse& identity : heard.identities)
+      for (const PoolUse& its_pool : identity.pools)
+        for (const QueueUse& queue : its_pool.queues) {
+          QueueUse& sum = queues[{identity.database, identity.user, its_pool.node, queue.service_class, queue.tenant}];
+          sum.waiting += queue.waiting;
+          sum.longest_wait = std::max(sum.longest_wait, queue.longest_wait);
+          sum.cost = queue.cost;
+          sum.overloaded |= queue.overloaded;
+        }
+    Rows rows;
+    for (const auto& [key, queue] : queues)
+      rows.push_back({key[0], key[1], key[2], key[3], key[4], number(queue.waiting),
+                      number(queue.longest_wait.count()), number(queue.cost.count()),
+                      queue.overloaded ? "yes" : "no"});
+    show(command, columns::kQueues, rows, std::move(notices));
+  });
 }
 
 void Console::show_statements(const ConsoleCommand& asked) {

@@ -114,7 +114,16 @@ inline constexpr Column kFleet[] = {
     {"cluster", text}, {"member", text}, {"self", text}, {"counted", text}, {"silent_ms", int8}};
 inline constexpr Column kTenants[] = {
     {"tenant", text},      {"rate", int8},    {"burst", int8},  {"concurrency", int8}, {"running", int8},
-    {"served", int8},      {"failed", int8},  {"p50_us", int8}, {"p99_us", int8}};
+    {"served", int8},      {"failed", int8},  {"p50_us", int8}, {"p99_us", int8},
+    {"waiting", int8},     {"max_waiting", int8}, {"weight", int8}, {"ceiling", int8},
+    {"server_time", int8}, {"server_burst", int8}, {"cost_us", int8}};
+inline constexpr Column kClasses[] = {
+    {"class", text},       {"priority", text},    {"weight", int8},  {"target_ms", int8},
+    {"interval_ms", int8}, {"deadline_ms", int8}, {"ceiling", int8}, {"nodes", text},
+    {"overflow", text},    {"served", text}};
+inline constexpr Column kQueues[] = {
+    {"database", text}, {"user", text},     {"node", text},        {"class", text},     {"tenant", text},
+    {"waiting", int8},  {"maxwait_us", int8}, {"cost_us", int8}, {"overloaded", text}};
 inline constexpr Column kStatements[] = {
     {"node", text},         {"role", text},   {"class", text},  {"tenant", text},
     {"served", int8},       {"failed", int8}, {"p50_us", int8}, {"p99_us", int8},

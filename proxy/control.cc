@@ -137,6 +137,11 @@ metrics::Source metrics_source(const Status& status, Shared& shared) {
     samples[ControlMetric::config_reload_timestamp_seconds] = {{{}, now.reload_time}};
     samples[ControlMetric::config_reload_success] = {{{}, now.reload_ok ? 1.0 : 0.0}};
     samples[ControlMetric::fleet_members] = {{{}, static_cast<double>(now.fleet_members)}};
+    const auto strain = static_cast<pool::Strain>(shared.protection_why.load(std::memory_order_relaxed));
+    samples[ControlMetric::protection_level] = {
+        {{std::string(name(strain))}, static_cast<double>(shared.protection.load(std::memory_order_relaxed))}};
+    samples[ControlMetric::held_writes] = {
+        {{}, static_cast<double>(shared.held_writes.load(std::memory_order_relaxed))}};
     samples[ControlMetric::workers] = {{{}, static_cast<double>(shared.workers.size())}};
     samples[ControlMetric::corrections] = {
         {{}, static_cast<double>(shared.corrections.load(std::memory_order_relaxed))}};
@@ -199,6 +204,9 @@ metrics::Source metrics_source(const Status& status, Shared& shared) {
       samples[ControlMetric::tenant_concurrency_limit].push_back(
           {{tenant->name}, value(tenant->concurrency)});
       samples[ControlMetric::tenant_running].push_back({{tenant->name}, value(tenant->running)});
+      samples[ControlMetric::tenant_server_time_limit].push_back(
+          {{tenant->name}, value(tenant->server_time) / 1000});
+      samples[ControlMetric::tenant_waiting].push_back({{tenant->name}, value(tenant->waiting)});
     }
     std::vector<metrics::GaugeFamily> families;
     for (auto& [metric, values] : samples) families.push_back({metric, std::move(values)});
@@ -237,6 +245,7 @@ Control::Control(std::string file, std::shared_ptr<const conf::Settings> setting
       takeover_(loop_, takeover_events()),
       notifier_(std::move(notifier)),
       program_(own_path()),
+      guard_(loop_, shared_, settings_),
       accept_again_(loop_, [this] { watch_listeners(accepting_); }),
       fade_(loop_, [this] { look_at_loads(); }),
       drain_deadline_(loop_, [this] { stop_now("shutdown_timeout has passed"); }),
@@ -326,6 +335,7 @@ void Control::look_at_loads() {
 
 bool Control::run() {
   fade_.every(routing::kFadePeriod);
+  guard_.start();
   if (accepting_) notifier_.say_ready(service_status());
   if (notifier_.listening()) service_timer_.every(kServiceReport);
   // Three chances per period, so that one late look is no death.
@@ -655,6 +665,8 @@ void Control::spread_settings() {
   settings_ = alone ? configured_
                     : std::make_shared<const conf::Settings>(pool::divide(*configured_, share_));
   shared_.tenants.reload(*settings_);
+  shared_.classes.reload(*settings_);
+  guard_.reload(settings_);
   console_.settings_changed();
   tell_workers([this] { return SettingsChanged{settings_, client_tls_, server_tls_}; });
 }

@@ -10,6 +10,7 @@
 #include "conf/settings.h"
 #include "metrics/exporter.h"
 #include "proxy/console.h"
+#include "proxy/guard.h"
 #include "proxy/listeners.h"
 #include "proxy/log.h"
 #include "proxy/messages.h"
@@ -141,6 +142,7 @@ class Control {
   Notifier notifier_;
   Metrics metrics_;
   const std::string program_;  // the path of the executable, for a successor
+  Guard guard_;
   net::Timer accept_again_;
   SeldomLog accept_log_, only_console_log_;
   net::Timer fade_;

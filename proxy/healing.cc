@@ -1,6 +1,8 @@
 #include "proxy/healing.h"
 
 #include <algorithm>
+
+#include "pool/protection.h"
 #include "proxy/client.h"
 #include "proxy/log.h"
 #include "proxy/server.h"
@@ -134,7 +136,7 @@ constexpr int kLooks = 64;
 
 bool Worker::may_retry() {
   int looks = 0;
-  bool overload = false;
+  bool overload = !pool::may_run_again(protection());
   for (const Client* one = waiting_.front(); one != nullptr && !overload && looks < kLooks;
        one = waiting_.after(*one), ++looks)
     overload = one->waiting_for == WaitingFor::server && now() - one->waiting_since > kOverload;

@@ -41,6 +41,13 @@ using Rows = std::vector<std::vector<std::optional<std::string>>>;
 // What a console command asks of every worker: rows of SHOW CLIENTS and its kin, or how much is in use.
 enum class ConsoleQuestion : std::uint8_t { clients, servers, sockets, active_sockets, use, digests };
 
+// Those of one tenant and class that wait at one pool of one worker.
+struct QueueUse {
+  std::string service_class, tenant;
+  std::int64_t waiting = 0;
+  conf::Micros longest_wait{0}, cost{0};
+  bool overloaded = false;
+};
 // What a worker has of one pool, and of one (database, user) with its pools.
 struct PoolUse {
   std::string node, role;
@@ -49,6 +56,7 @@ struct PoolUse {
   std::int64_t cancels = 0, canceled = 0;  // cancels under way; servers kept back until theirs has arrived
   std::int64_t limit = 0;                  // of servers, over all workers
   conf::Micros longest_wait{0};
+  std::vector<QueueUse> queues;
 };
 struct IdentityUse {
   std::string database, user;

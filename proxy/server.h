@@ -110,6 +110,7 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   bool outdated = false;            // RECONNECT: closed when it is released
   routing::NodeRole role = routing::NodeRole::unknown;
   bool is_warm = false;             // it has run a statement
+  std::uint8_t slot = 0;            // counted by its pool's ceilings: a priority, and one; 0: not
   bool heard = true;                // bytes have come since Worker::watch_stalled() looked
   bool watched = false;             // its node's probe is late, and it owes an answer: looked at
   conf::Instant watched_since{};    // then

@@ -19,6 +19,7 @@
 #include "pool/connect_pace.h"
 #include "pool/names_in_use.h"
 #include "pool/prepared.h"
+#include "pool/service_class.h"
 #include "proxy/messages.h"
 #include "proxy/wire/scram.h"
 #include "routing/chooser.h"
@@ -70,7 +71,7 @@ class Worker;
 // What all threads share. Either immutable after start-up, or its own synchronisation (atomics on the
 // per-statement path, locks elsewhere).
 struct Shared {
-  explicit Shared(const conf::Settings& settings) : tenants(settings) {}
+  explicit Shared(const conf::Settings& settings) : tenants(settings), classes(settings) {}
 
   pool::BudgetRegistry budgets;
   pool::AddressCounts addresses;
@@ -78,6 +79,11 @@ struct Shared {
   pool::PreparedRegistry prepared;
   pool::NamesInUse wildcard_names;  // of databases that "*" serves
   pool::TenantRegistry tenants;
+  pool::ClassRegistry classes;
+  std::atomic<std::int64_t> waiting{0};         // statements, for a server
+  std::atomic<std::int64_t> held_writes{0};     // statements, for a primary
+  std::atomic<int> protection{0};               // the level; pool/protection.h
+  std::atomic<int> protection_why{0};           // pool::Strain
   routing::NodeLoads loads;
   std::array<pool::ConnectPace, routing::kMaxNodes> connects;  // by node number
   Credentials credentials;

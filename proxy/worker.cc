@@ -56,6 +56,8 @@ Worker::Worker(std::size_t number, Shared& shared, std::shared_ptr<const conf::S
       random_(random_u32()),
       read_buffer_(std::make_unique<char[]>(kReadBuffer)),
       started_mode_(settings_->pool_mode) {
+  classes_ = shared_.classes.table();
+  special_classes_ = classes_->counted;
   use_rules();
   loop_.at_turn_end([this] { turn_end(); });
 }
@@ -74,6 +76,7 @@ void Worker::run() {
   // For top -H and the like.
   pthread_setname_np(pthread_self(), ("worker" + std::to_string(number_)).c_str());
   tick_.every(kIdleTick);
+  last_tick_ = now();
   meet_configured_users();
   loop_.run();
   bury();
@@ -219,6 +222,8 @@ void Worker::retire(Client& client, ClientEnd why, std::string_view text) {
     if (server->state == pool::ServerState::closing) {
       // it is the one that ends us
     } else if (!server->only_ours() || half_sent) {
+      // What it has used so far is paid for, although nobody will hear the end.
+      if (!server->in_flight.empty()) charge(*client.tenant, now() - server->in_flight.front().sent);
       if (!server->pipeline.nothing_owed()) send_cancel(*server, std::nullopt);
       retire(*server, ServerEnd::client_vanished);
     } else if ((server->status != 'I' || pinned || keeps_session) && !server->uncertain()) {
@@ -355,6 +360,7 @@ void Worker::cancel_finished(Canceller& canceller) {
 
 void Worker::topology_changed(std::shared_ptr<const routing::Topology> topology) {
   topology_ = std::move(topology);
+  map_nodes();
   for (const auto& [key, identity] : identities_) identity->state = topology_->find(identity->cluster);
   // After a switch nothing is left that could write to the old primary.
   std::vector<std::pair<Server*, ServerEnd>> cut;
@@ -387,6 +393,9 @@ void Worker::topology_changed(std::shared_ptr<const routing::Topology> topology)
 
 void Worker::settings_changed(SettingsChanged&& message) {
   settings_ = std::move(message.settings);
+  classes_ = shared_.classes.table();
+  protect();
+  map_nodes();
   client_tls_ = std::move(message.client_tls);
   server_tls_ = std::move(message.server_tls);
   classifier_.set_limits(classifier_limits(*settings_));

@@ -72,6 +72,7 @@ struct Identity {
   } timeouts;
   std::shared_ptr<pool::Quota> database_clients, user_clients;  // taken by those who are logged in
   conf::OnPin on_pin = conf::OnPin::allow;  // always in session mode
+  pool::ClassId service_class = pool::kHigh;  // of its clients, who may lower themselves
   std::shared_ptr<const routing::Scope> scope;     // what statements are judged by in its database
   const routing::ClusterState* state = nullptr;  // its cluster in the worker's topology; null: not in it
   metrics::DatabaseCounters* traffic = nullptr;  // of its database, on this worker
@@ -119,6 +120,13 @@ class Worker {
   std::minstd_rand& random() { return random_; }
   const std::shared_ptr<const net::TlsContext>& client_tls() const { return client_tls_; }
   const std::shared_ptr<const net::TlsContext>& server_tls() const { return server_tls_; }
+  const pool::ClassTable& classes() const { return *classes_; }
+  // What self-protection has left: shared by all workers.
+  int protection() const { return shared_.protection.load(std::memory_order_relaxed); }
+  // How late this worker has been at its worst since it was last asked; is any of its queues overloaded? For the
+  // control thread.
+  conf::Nanos take_loop_delay() { return conf::Nanos(loop_delay_.exchange(0, std::memory_order_relaxed)); }
+  bool has_overloaded_queue() const { return overloaded_queue_.load(std::memory_order_relaxed); }
   bool refuses_logins() const { return draining_ && !handed_over_; }
 
   // One read lands here; what is not used at once is copied out before the next. A 1 MB result
@@ -335,6 +343,34 @@ class Worker {
   void configure(Identity& identity);
   void forget_unused_identities(bool with_idle_servers);
   void wait(Client& client, WaitingFor what);
+  void leave_retry(Client& client);
+  // Queues: worker_queues.cc.
+  std::optional<Placed> refuse_class(Client& client);
+  std::optional<Placed> join_queue(Client& client, pool::Pool& its_pool);
+  bool has_turn(const pool::Pool& its_pool) const;
+  bool held_back(const Client& client, const pool::Pool& its_pool) const;
+  Client* take_turn(pool::Pool& its_pool);
+  void left_queue(Client& client, pool::Pool& its_pool);
+  void sweep_queues();
+  void refuse_late(pool::Pool& its_pool);
+  void serve_held_back(pool::Pool& its_pool);
+  void protect();
+  void map_nodes();
+  std::optional<routing::ReadChoice> choose_own(const Client& client, const routing::ClusterState& cluster,
+                                                const routing::SessionState& session);
+  Placed refused(Client& client);
+  Millis soon(Millis at_least);
+  void take_slot(Client& client, Server& server);
+  void free_slot(Client& client, Server& server);
+  void charge(pool::Tenant& tenant, conf::Nanos took) {
+    const std::int64_t rate = tenant.server_time.load(std::memory_order_relaxed);
+    if (rate > 0) [[unlikely]] tenant.time.pay(now(), took, rate);
+  }
+  std::optional<std::size_t> hungrier_worker(const pool::Pool& its_pool) const {
+    const pool::Budget& budget = its_pool.budget();
+    return budget.somebody_starves() ? budget.hungrier_than(number_, its_pool.queue().urgency(*classes_))
+                                     : std::nullopt;
+  }
   void hurry();
   void tie(Client& client, Server& server);
   void bury();
@@ -368,10 +404,12 @@ class Worker {
   void want_room(pool::Pool& pool, pool::ServerLimit limit, bool busy_too);
   bool make_room(const pool::PoolKey& key, pool::ServerLimit limit, bool busy_too);
   void give_room(const RoomWanted& wanted);
+  void use_room();
   void give_descriptor();
   void fill_pools();
   void meet_configured_users();
-  void give(Server& server, pool::Pool& pool);
+  // False: nobody waits there, or nobody who may be served now; the server is idle.
+  bool give(Server& server, pool::Pool& pool);
   void replace_waiters(pool::Pool& pool);
   Server* server_of(pool::PooledServer* record) { return static_cast<Server*>(record); }
   void update_gauges();
@@ -381,6 +419,15 @@ class Worker {
   std::shared_ptr<const conf::Settings> settings_;
   std::shared_ptr<const net::TlsContext> client_tls_, server_tls_;
   std::shared_ptr<const routing::Topology> topology_;
+  std::shared_ptr<const pool::ClassTable> classes_;
+  // Classes of which something must be looked at, a bit per id: those that a ceiling counts, and those that
+  // self-protection does not serve (shed_).
+  std::uint64_t special_classes_ = 0, shed_classes_ = 0;
+  std::vector<pool::Pool*> late_pools_;  // where somebody is to be refused, of this turn
+  std::vector<std::vector<std::uint64_t>> own_nodes_;  // by cluster and class; empty where no class has any
+  conf::Instant last_tick_{};
+  std::atomic<std::int64_t> loop_delay_{0};
+  std::atomic<bool> overloaded_queue_{false};
   std::shared_ptr<const routing::Scopes> scopes_;
   std::shared_ptr<const Orders> orders_ = std::make_shared<Orders>();
   std::unique_ptr<metrics::WorkerMetrics> metrics_;
@@ -437,6 +484,7 @@ class Worker {
   std::vector<std::pair<const Server*, conf::Error>> failed_starts_;
   std::vector<ParsedHere> parsed_here_;
   std::vector<BatchMessage> batch_messages_;
+  bool room_made_ = false;      // a server has given way, of this turn
   const pool::DigestGate* gate_ = nullptr;  // of orders_
   std::vector<std::uint64_t> gated_;
   bool sweep_due_ = false;      // at the end of the turn identities that nobody uses are forgotten

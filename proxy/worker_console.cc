@@ -261,7 +261,17 @@ bool Worker::tell_use(ConsoleAsk& question, ConsoleRows* piece) {
                   .connecting = static_cast<std::int64_t>(its_pool->count(pool::ServerState::connecting)),
                   .limit = its_pool->budget().limit(),
                   .longest_wait = its_pool->waiting() == 0 ? conf::Micros(0)
-                                                           : micros(at - its_pool->waiting_since())};
+                                                           : micros(at - its_pool->queue().waiting_since()),
+                  .queues = {}};
+      its_pool->queue().for_each_flow([&](const pool::Flow& flow) {
+        one.queues.push_back(
+            {.service_class = classes_->at(flow.service_class).name,
+             .tenant = flow.tenant.name,
+             .waiting = static_cast<std::int64_t>(flow.waiters.size()),
+             .longest_wait = micros(at - flow.waiters.front()->waiting_since),
+             .cost = conf::Micros(flow.tenant.cost.load(std::memory_order_relaxed)),
+             .overloaded = flow.delay.overloaded()});
+      });
       for (pool::PooledServer* record = its_pool->first(pool::ServerState::active); record != nullptr;
            record = its_pool->next(*record)) {
         const Server& server = *server_of(record);

@@ -26,6 +26,8 @@ void Worker::finished(Server& server, Client* client, InFlight& done, char old_s
     digests_.count(done.digests, {at - done.sent, done.rows, done.failed, client->tenant->number});
   ++client->statements;
   if (client->retry) [[unlikely]] retry_ended(*client, !done.failed);
+  if (done.sent != done.arrived) client->tenant->observe_cost(at - done.sent);  // it had to wait
+  charge(*client->tenant, at - done.sent);
   const auto server_us = std::chrono::duration_cast<conf::Micros>(at - done.sent).count();
   // The first statement of a server pays for Postgres's cold caches; it says nothing about the node.
   const bool warm = std::exchange(server.is_warm, true);
@@ -268,6 +270,7 @@ void Worker::retire(Server& server, ServerEnd why, std::string_view text) {
 
   if (why == ServerEnd::lost && !server.had_last_words && !server.in_flight.empty()) tell_lost(server);
   if (!taken_away && why != ServerEnd::connect_failed) server.say_goodbye();
+  if (client != nullptr) free_slot(*client, server);
   its_pool.move_to(server, pool::ServerState::closing);
   for (const auto& canceller : cancellers_)
     if (canceller->server == &server) canceller->server = nullptr;
@@ -280,6 +283,7 @@ void Worker::retire(Server& server, ServerEnd why, std::string_view text) {
   servers_.erase(found);
 
   if (why == ServerEnd::lost) shared_.tell_control(NodeSuspected{its_pool.key().node});
+  room_made_ |= why == ServerEnd::evicted;
   if (why == ServerEnd::lost && client != nullptr && server.node_at_fault)
     shared_.tell_control(NodeOutcome{its_pool.key().node, false});
   if (client != nullptr) {

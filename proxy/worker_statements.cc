@@ -73,6 +73,7 @@ void Worker::configure(Identity& identity) {
                         : choose(&PoolOverrides::pool_on_pin, settings.pool_on_pin);
   identity.transactions = choose(&PoolOverrides::routing_transactions, settings.routing_transactions);
   identity.min_size = choose(&PoolOverrides::pool_min_size, settings.pool_min_size);
+  identity.service_class = classes_->find(user.service_class, classes_->find(database.service_class));
   const Millis old_lifetime = identity.timeouts.server_lifetime;
   identity.timeouts = {
       .queue = choose(&PoolOverrides::pool_queue_timeout, settings.pool_queue_timeout),
@@ -231,6 +232,9 @@ Worker::Placed Worker::place(Client& client) {
     client.tenant = &shared_.tenants.find(*client.tenant_next, client.identity->user);
     client.tenant_next = nullptr;
   }
+  const bool special = (special_classes_ >> client.service_class & 1) != 0;
+  if (special && !login) [[unlikely]]
+    if (const auto refused = refuse_class(client)) return *refused;
   if (!client.admitted && !login) {
     const pool::Admission admission =
         pool::admit(*client.tenant, at, client.waiting_since, settings_->tenant_rate_wait,
@@ -239,7 +243,7 @@ Worker::Placed Worker::place(Client& client) {
       case pool::Admission::Answer::admit: client.admitted = true; break;
       case pool::Admission::Answer::wait:
         client.has_cell = admission.has_cell;
-        client.not_before = at + admission.retry_after;
+        client.not_before() = at + admission.retry_after;
         wait(client, WaitingFor::tenant);
         return Placed::waits;
       case pool::Admission::Answer::refuse: {
@@ -249,8 +253,9 @@ Worker::Placed Worker::place(Client& client) {
                                   std::max<std::int64_t>(1, admission.retry_after.count()) / 100);
         client.refuse(admission.why, wire::sqlstate::kConfigurationLimitExceeded,
                       "tenant \"" + client.tenant->name + "\" is over its " +
-                          (admission.why == pool::Refusal::tenant_rate
-                               ? "limit of statements per second"
+                          (admission.why == pool::Refusal::tenant_rate ? "limit of statements per second"
+                           : admission.why == pool::Refusal::tenant_server_time
+                               ? "limit of servers' time"
                                : "limit of concurrent statements"),
                       after);
         return Placed::refused;
@@ -263,6 +268,7 @@ Worker::Placed Worker::place(Client& client) {
   client.spills = false;
   std::optional<routing::NodeId> node;
   std::optional<routing::ReadReason> read_why;
+  bool must_be_own = false;  // its class reads on its own replicas or not at all
   routing::Decision decision{routing::Target::primary, routing::RouteReason::write};
   if (state != nullptr) {
     client.route_state.floor.learn(*state);
@@ -275,16 +281,19 @@ Worker::Placed Worker::place(Client& client) {
       decision = {routing::Target::primary, routing::RouteReason::retry};
     if (decision.why == routing::RouteReason::floor_pending) want_sample(identity);
     if (decision.target == routing::Target::replica) {
-      const routing::ReadChoice choice = routing::choose_replica(
-          *state,
-          {.floor = routing::read_floor(session),
-           .excluded = excluded_for(client, *state),
-           .max_lag = Millis(client.batch.overrides.max_lag_ms)},
-          shared_.loads, random_);
+      const auto own = own_nodes_.empty() ? std::nullopt : choose_own(client, *state, session);
+      const routing::ReadChoice choice =
+          own ? *own
+              : routing::choose_replica(*state,
+                                        {.floor = routing::read_floor(session),
+                                         .excluded = excluded_for(client, *state),
+                                         .max_lag = Millis(client.batch.overrides.max_lag_ms)},
+                                        shared_.loads, random_);
+      must_be_own = own && !login && !classes_->at(client.service_class).overflow;
       node = choice.replica;
       read_why = choice.why;
       if (choice.why == routing::ReadReason::none_has_replayed) want_sample(identity);
-      if (!node && !settings_->routing_dry_run) [[unlikely]] {
+      if (!node && !must_be_own && !settings_->routing_dry_run) [[unlikely]] {
         const Spilled spilled = spill(client, *state, choice.why);
         node = spilled.node;
         if (!node && (state->primary || spilled.placed == Placed::refused)) {
@@ -293,9 +302,11 @@ Worker::Placed Worker::place(Client& client) {
         }
       }
     }
-    if (settings_->routing_dry_run && !login) [[unlikely]]
+    if (settings_->routing_dry_run && !login) [[unlikely]] {
       node = std::nullopt;
-    if (!node) node = state->primary;
+      must_be_own = false;
+    }
+    if (!node && !must_be_own) node = state->primary;
     // A primary that has just refused us is left alone for a moment; nobody else takes writes.
     if (nodes_failing_ && node && routing::index(*node) < backoffs_.size() &&
         !backoffs_[routing::index(*node)].may_try(at) &&
@@ -304,6 +315,14 @@ Worker::Placed Worker::place(Client& client) {
   }
   client.route_why = decision.why;
   if (!node) {
+    const std::int64_t most = settings_->routing_primary_waiters;
+    if (most > 0 && !login && shared_.held_writes.load(std::memory_order_relaxed) >= most) {
+      client.refuse(pool::Refusal::no_primary, wire::sqlstate::kCannotConnectNow,
+                    "no primary is known at the moment, and " + std::to_string(most) +
+                        " statements wait for one already (routing.primary_waiters)",
+                    soon(Millis(500)));
+      return refused(client);
+    }
     wait(client, WaitingFor::node);
     return Placed::waits;
   }
@@ -311,7 +330,8 @@ Worker::Placed Worker::place(Client& client) {
   pool::Pool& its_pool = pool(identity, *node);
   while (pool::PooledServer* record = its_pool.most_recent_idle()) {
     Server& server = *server_of(record);
-    if (its_pool.longest_waiter() != nullptr) break;  // they come first
+    if (its_pool.waiting() > 0 && has_turn(its_pool)) break;  // they come first
+    if (special && held_back(client, its_pool)) [[unlikely]] break;
     if (stale(server)) {
       retire(server, why_stale(server));
       continue;
@@ -321,10 +341,8 @@ Worker::Placed Worker::place(Client& client) {
     return Placed::linked;
   }
   if (read_why) metrics_->read_choices.add(*read_why);
-  client.waiting_for = WaitingFor::server;
+  if (const auto refused = join_queue(client, its_pool)) return *refused;
   if (client.spills) count_spill(client, *node, 1);
-  its_pool.enqueue(client);
-  client.queued_at = &its_pool;
   if (const auto full = open_servers(identity, its_pool)) metrics_->server_limits.add(*full);
   hurry();
   return Placed::waits;
@@ -332,9 +350,16 @@ Worker::Placed Worker::place(Client& client) {
 
 // The list of those who wait for time to pass or for a node to come.
 void Worker::wait(Client& client, WaitingFor what) {
+  if (client.in_retry.linked()) leave_retry(client);
   client.waiting_for = what;
-  if (!client.in_retry.linked()) retry_.push_back(client);
+  if (what == WaitingFor::node) shared_.held_writes.fetch_add(1, std::memory_order_relaxed);
+  retry_.push_back(client);
   hurry();
+}
+
+void Worker::leave_retry(Client& client) {
+  if (client.waiting_for == WaitingFor::node) shared_.held_writes.fetch_sub(1, std::memory_order_relaxed);
+  retry_.remove(client);
 }
 
 void Worker::tie(Client& client, Server& server) {
@@ -343,6 +368,7 @@ void Worker::tie(Client& client, Server& server) {
   (void)stale(server);  // its role, by the newest topology
   server.was_primary |= server.role == routing::NodeRole::primary;
   link(client, server);
+  if ((special_classes_ >> client.service_class & 1) != 0) [[unlikely]] take_slot(client, server);
   if (client.spills) [[unlikely]] count_spill(client, server.node_id(), 1);
   shared_.loads[routing::index(server.node_id())].in_flight.fetch_add(1, std::memory_order_relaxed);
   if (client.state() == ClientState::login) return;
@@ -351,6 +377,7 @@ void Worker::tie(Client& client, Server& server) {
 }
 
 void Worker::part(Client& client, Server& server) {
+  if (server.slot != 0) [[unlikely]] free_slot(client, server);
   unlink(client, server);
   if (client.spills) [[unlikely]] {
     count_spill(client, server.node_id(), -1);
@@ -361,20 +388,20 @@ void Worker::part(Client& client, Server& server) {
 }
 
 void Worker::stop_waiting(Client& client) {
-  if (client.in_retry.linked()) retry_.remove(client);
-  if (client.queued_at != nullptr) {
-    client.queued_at->dequeue(client);
-    if (client.spills) client.queued_at->budget().spill(-1);  // tie() counts it again
-    if (client.queued_at->waiting() == 0) client.queued_at->budget().feed(number_);
-    client.queued_at = nullptr;
+  if (client.in_retry.linked()) leave_retry(client);
+  if (client.flow != nullptr) {
+    pool::Pool& its_pool = client.flow->home;
+    its_pool.queue().remove(client);
+    left_queue(client, its_pool);
   }
 }
 
-void Worker::give(Server& server, pool::Pool& its_pool) {
-  auto& client = static_cast<Client&>(*its_pool.longest_waiter());
-  stop_waiting(client);
-  tie(client, server);
-  client.forward_waiting();
+bool Worker::give(Server& server, pool::Pool& its_pool) {
+  Client* client = take_turn(its_pool);
+  if (client == nullptr) return false;
+  tie(*client, server);
+  client->forward_waiting();
+  return true;
 }
 
 void Worker::release(Server& server) {
@@ -402,13 +429,13 @@ void Worker::release(Server& server) {
     retire(server, ServerEnd::surplus);
     return;
   }
-  if (const auto hungry = its_pool.budget().hungrier_than(number_, its_pool.waiting_since())) {
+  if (const auto hungry = hungrier_worker(its_pool)) {
     hand_over(server, *hungry);
     return;
   }
   its_pool.move_to(server, pool::ServerState::idle);
   server.idle_since = now();
-  if (its_pool.longest_waiter() != nullptr) give(server, its_pool);
+  if (its_pool.waiting() > 0) (void)give(server, its_pool);
 }
 
 void Worker::hand_over(Server& server, std::size_t to) {
@@ -441,9 +468,7 @@ void Worker::take_server(ServerHandover&& message) {
   its_pool.budget().feed(number_);
   if (stale(server)) {
     retire(server, why_stale(server));
-  } else if (its_pool.longest_waiter() != nullptr) {
-    const bool more = its_pool.waiting() > 1;
-    give(server, its_pool);
+  } else if (const bool more = its_pool.waiting() > 1; give(server, its_pool)) {
     if (more) (void)open_servers(*owner, its_pool);
   } else if (const auto hungry = its_pool.budget().hungrier_than(number_, Instant::max())) {
     hand_over(server, *hungry);
@@ -458,13 +483,13 @@ void Worker::feed_others(const pool::PoolKey& key) {
   if (its_pool == nullptr) return;
   pool::PooledServer* record = its_pool->least_recent_idle();
   if (record == nullptr) return;
-  if (const auto hungry = its_pool->budget().hungrier_than(number_, its_pool->waiting_since()))
+  if (const auto hungry = hungrier_worker(*its_pool))
     hand_over(*server_of(record), *hungry);
 }
 
 std::optional<pool::ServerLimit> Worker::open_servers(Identity& identity, pool::Pool& its_pool) {
   pool::Budget& budget = its_pool.budget();
-  if (its_pool.connections_wanted() == 0) return std::nullopt;
+  if (its_pool.connections_wanted() == 0 || !has_turn(its_pool)) return std::nullopt;
   if (budget.open() >= budget.limit() && shared_.workers.size() == 1) return pool::ServerLimit::pool;
   const routing::ClusterState* state = cluster(identity);
   const routing::NodeState* node = state == nullptr ? nullptr : state->find(its_pool.key().node);
@@ -479,7 +504,7 @@ std::optional<pool::ServerLimit> Worker::open_servers(Identity& identity, pool::
       return std::nullopt;  // the next tick asks again
     }
     if (!may) {
-      if (shared_.workers.size() > 1 && budget.starve(number_, its_pool.waiting_since())) {
+      if (shared_.workers.size() > 1 && budget.starve(number_, its_pool.queue().urgency(*classes_))) {
         for (Worker* worker : shared_.workers)
           if (worker != this) worker->post(Starving{its_pool.key()});
         if (full != pool::ServerLimit::pool) want_room(its_pool, full, false);
@@ -526,6 +551,15 @@ void Worker::give_room(const RoomWanted& wanted) {
   // Another worker may have been faster.
   if (budget != nullptr && budget->shared(wanted.limit)->full())
     (void)make_room(wanted.key, wanted.limit, wanted.busy_too);
+}
+
+// A server has given way to a pool that has none: that pool is first, not the next who comes.
+void Worker::use_room() {
+  for (const bool without : {true, false})
+    for (const auto& [key, identity] : identities_)
+      for (const auto& its_pool : identity->pools)
+        if (its_pool && its_pool->waiting() > 0 && (its_pool->budget().open() == 0) == without)
+          (void)open_servers(*identity, *its_pool);
 }
 
 // Closes the server that has been idle longest.
@@ -622,9 +656,8 @@ void Worker::server_ready(Server& server) {
     retire(server, why_stale(server));
     return;
   }
-  if (its_pool.longest_waiter() != nullptr) {
-    give(server, its_pool);
-  } else if (const auto hungry = its_pool.budget().hungrier_than(number_, Instant::max())) {
+  if (give(server, its_pool)) return;
+  if (const auto hungry = its_pool.budget().hungrier_than(number_, Instant::max())) {
     hand_over(server, *hungry);
   }
 }
@@ -676,8 +709,8 @@ void Worker::server_failed(Server& server, bool node_is_at_fault, std::string_vi
   if (no_room) return;  // those who wait go on waiting, for a release or for the next attempt
   its_pool.not_filled_before = now() + jittered(settings_->pool_connect_backoff_max);
   // Nobody who waits here will be let in: they hear the server's own words.
-  while (its_pool.longest_waiter() != nullptr) {
-    auto& client = static_cast<Client&>(*its_pool.longest_waiter());
+  while (pool::Waiter* waiter = its_pool.queue().any()) {
+    auto& client = static_cast<Client&>(*waiter);
     stop_waiting(client);
     if (std::exchange(client.admitted, false)) pool::leave(*client.tenant);
     refusal(pool::Refusal::server_login);
@@ -693,11 +726,12 @@ void Worker::server_failed(Server& server, bool node_is_at_fault, std::string_vi
 // Everybody who waits at this pool is placed anew: its node has failed, or is no longer what it was.
 void Worker::replace_waiters(pool::Pool& its_pool) {
   std::vector<Client*> clients;
-  while (its_pool.longest_waiter() != nullptr) {
-    auto& client = static_cast<Client&>(*its_pool.longest_waiter());
+  while (pool::Waiter* waiter = its_pool.queue().any()) {
+    auto& client = static_cast<Client&>(*waiter);
     stop_waiting(client);
     clients.push_back(&client);
   }
+  std::ranges::stable_sort(clients, {}, [](const Client* client) { return client->waiting_since; });
   for (Client* client : clients) place_again(*client);
 }
 
@@ -716,12 +750,12 @@ void Worker::retry_waiting() {
     clients.push_back(client);
   for (Client* client : clients) {
     if (client->state() == ClientState::closing || !client->in_retry.linked()) continue;
-    if (client->waiting_for == WaitingFor::tenant && now() < client->not_before) continue;
+    if (client->waiting_for == WaitingFor::tenant && now() < client->not_before()) continue;
     if (client->waiting_for == WaitingFor::resume) {
       if (client->identity->paused) continue;
       client->waiting_since = now();  // for a server, from here on
     }
-    retry_.remove(*client);
+    leave_retry(*client);
     place_again(*client);
   }
 }

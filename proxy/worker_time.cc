@@ -28,6 +28,7 @@ void Worker::turn_end() {
     again_now_.clear();
     if (!again_.empty()) loop_.wake();
   }
+  if (std::exchange(room_made_, false)) use_room();
   after_turn();
   bury();
   if (std::exchange(sweep_due_, false)) forget_unused_identities(false);
@@ -36,13 +37,14 @@ void Worker::turn_end() {
 // What could not be done while somebody was in the middle of something. Each may cause more of it.
 void Worker::after_turn() {
   while (!broken_clients_.empty() || !broken_servers_.empty() || !released_servers_.empty() ||
-         !failed_starts_.empty()) {
+         !failed_starts_.empty() || !late_pools_.empty()) {
     for (const ClientId& id : std::exchange(broken_clients_, {}))
       if (Client* client = find(id)) retire(*client, ClientEnd::gone);
     for (const Server* server : std::exchange(broken_servers_, {}))
       if (is_alive(server)) servers_.at(server)->lose("the connection was closed while it was written to");
     for (const Server* server : std::exchange(released_servers_, {}))
       if (is_alive(server) && server->client == nullptr) settle(*servers_.at(server));
+    for (pool::Pool* its_pool : std::exchange(late_pools_, {})) refuse_late(*its_pool);
     for (const auto& [server, why] : std::exchange(failed_starts_, {}))
       // That we have no room for it is not the node's fault: those who wait for it go on waiting.
       if (const bool ours = why.code == conf::Errc::overloaded; is_alive(server))
@@ -65,6 +67,12 @@ void Worker::bury() {
 }
 
 void Worker::tick() {
+  const conf::Nanos late = now() - last_tick_ - (busy_tick_ ? kBusyTick : kIdleTick);
+  last_tick_ = now();
+  if (late.count() > loop_delay_.load(std::memory_order_relaxed))
+    loop_delay_.store(late.count(), std::memory_order_relaxed);
+  protect();
+  sweep_queues();
   check_deadlines();
   retry_waiting();
   if (now() - last_slow_check_ >= kIdleTick) {
@@ -80,6 +88,7 @@ void Worker::tick() {
   if (busy_tick_ && !somebody_waits) {
     busy_tick_ = false;
     tick_.every(kIdleTick);
+    last_tick_ = now();
   }
 }
 
@@ -133,6 +142,7 @@ void Worker::check_deadlines() {
   for (const auto& [key, identity] : identities_)
     for (const auto& its_pool : identity->pools) {
       if (!its_pool || its_pool->waiting() == 0) continue;
+      if (classes_->counted != 0) serve_held_back(*its_pool);
       const auto full = open_servers(*identity, *its_pool);
       if (slow && full && *full != pool::ServerLimit::pool)
         want_room(*its_pool, *full, its_pool->budget().open() == 0);
@@ -396,6 +406,7 @@ void Worker::update_gauges() {
 void Worker::hurry() {
   if (std::exchange(busy_tick_, true)) return;
   tick_.every(kBusyTick);
+  last_tick_ = now();
 }
 
 }  // namespace proxy

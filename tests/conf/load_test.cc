@@ -559,6 +559,23 @@ TEST_SUITE("conf/load") {
     CHECK(free.concurrency == 0);
   }
 
+  TEST_CASE("a class is one of the four or has a section, and its replicas are in some cluster") {
+    CHECK(error_of("[user.a]\nclass = \"low\"\n") == "");
+    CHECK(error_of("[user.a]\nclass = \"reports\"\n[class.reports]\npriority = \"low\"\n") == "");
+    CHECK(error_of("[user.a]\nclass = \"lowe\"\n").find("did you mean low?") != std::string::npos);
+    CHECK(error_of("[class.low]\npriority = \"high\"\n") ==
+          "f.toml:2: class.low.priority is high; it must be low, as its name says");
+    CHECK(error_of("[class.low]\npriority = \"low\"\nceiling = 50\n") == "");
+    CHECK(error_of("[class.low]\nceiling = 0\n") != "");
+    CHECK(error_of("[class.low]\nceiling = 101\n") != "");
+    CHECK(error_of("[class.low]\nnodes = [\"192.0.2.99\"]\n").find("it must be in the servers of a") !=
+          std::string::npos);
+    CHECK(error_of("[limits]\nmemory_high = 91\n").find("must not be more than limits.memory_full") !=
+          std::string::npos);
+    CHECK(error_of("[tenant]\nserver_burst = 4\n") ==
+          "f.toml:2: tenant.server_burst is 4; it must have a tenant.server_time beside it");
+  }
+
   TEST_CASE("a secret comes from the text, the environment or a file") {
     setenv("PGSLUICE_TEST_SECRET", "from env", 1);
     const TempFile file("from file\n");

@@ -255,7 +255,7 @@ TEST_SUITE("integration/console") {
     RawClient raw(proxy.port());
     REQUIRE(raw.login("postgres", "pgsluice"));
     raw.send(query_message("show version; -- and\nshow state; select 1"));
-    CHECK(types(raw.read_until('Z')) == "TDCTDDDDCTDCZ");
+    CHECK(types(raw.read_until('Z')) == "TDCTDDDDDDDDCTDCZ");
     raw.send(query_message("show version; show nothing; show version"));
     const auto failed = raw.read_until('Z');
     CHECK(types(failed) == "TDCEZ");

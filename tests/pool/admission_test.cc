@@ -250,6 +250,62 @@ TEST_SUITE("pool/admission") {
     CHECK(shop.rate == 0);
   }
 
+  TEST_CASE("servers' time is paid after the fact: what one statement overdraws the next waits for") {
+    TimeBucket bucket;
+    CHECK(bucket.wait(at(0s), 500, 200) == 0ns);
+    bucket.pay(at(1s), 100ms, 500);
+    CHECK(bucket.wait(at(1s), 500, 200) == 0ns);  // within the burst
+    bucket.pay(at(1s), 1100ms, 500);              // 1.2 s used at half a second per second; 0.2 s are free
+    CHECK(bucket.wait(at(1s), 500, 200) == 2s);
+    CHECK(bucket.wait(at(2s), 500, 200) == 1s);
+    CHECK(bucket.wait(at(3s), 500, 200) == 0ns);
+    CHECK(bucket.wait(at(1s), 0, 200) == 0ns);  // no limit
+  }
+
+  TEST_CASE("over a long time a tenant gets the servers' time that it has, whatever its statements take") {
+    for (const std::int64_t rate : {50, 1000, 4000}) {
+      CAPTURE(rate);
+      TimeBucket bucket;
+      std::int64_t used = 0;
+      Nanos took = 1ms;
+      for (Instant now = at(0s); now < at(60s); now += 1ms) {
+        if (bucket.wait(now, rate, 100) > 0ns) continue;
+        took = took * 7 % 300'000'007ns + 1ms;
+        bucket.pay(now, took, rate);
+        used += took.count() / 1'000'000;
+      }
+      CHECK(used >= rate * 60 * 99 / 100);
+      CHECK(used <= rate * 60 + 100 + 301);
+    }
+  }
+
+  TEST_CASE(
+      "a tenant that owes time waits up to rate_wait, then hears tenant_server_time; a reload forgives") {
+    TenantRegistry registry(with({.server_time = 1000, .server_burst = 100}));
+    Tenant& shop = registry.find("shop");
+    shop.time.pay(at(0s), 400ms, 1000);
+    Admission answer = admit(shop, at(0s), at(0s), 1000ms);
+    CHECK(answer.answer == Answer::wait);
+    CHECK(answer.why == Refusal::tenant_server_time);
+    CHECK(answer.retry_after == 300ms);
+    answer = admit(shop, at(0s), at(0s), 100ms);
+    CHECK(answer.answer == Answer::refuse);
+    CHECK(shop.running == 0);
+    CHECK(admit(shop, at(300ms), at(0s), 1000ms).answer == Answer::admit);
+    shop.time.pay(at(1s), 10s, 1000);
+    registry.reload(with({.server_time = 2000}));
+    CHECK(shop.server_burst == 2000);
+    CHECK(admit(shop, at(1s), at(1s), 0ms).answer == Answer::admit);
+  }
+
+  TEST_CASE("what a tenant's statements cost follows what they took") {
+    Tenant tenant;
+    for (int i = 0; i < 100; ++i) tenant.observe_cost(50ms);
+    CHECK(tenant.cost == 50'000);
+    for (int i = 0; i < 100; ++i) tenant.observe_cost(0ms);
+    CHECK(tenant.cost == 0);
+  }
+
   TEST_CASE("every refusal has its own word") {
     std::set<std::string_view> words;
     for (int i = 0; i < static_cast<int>(Refusal::count_); ++i)

@@ -20,6 +20,10 @@ const PoolKey kKey{routing::NodeId{1}, "shop", "alice"};
 
 Instant at(conf::Millis since_start) { return Instant(1h) + since_start; }
 
+const conf::Settings kNothingSaid{};
+const std::shared_ptr<const ClassTable> kClasses = ClassRegistry(kNothingSaid).table();
+Tenant tenant;
+
 // Servers and waiters that leave by themselves when a test ends.
 struct Server : PooledServer {
   ~Server() {
@@ -28,9 +32,8 @@ struct Server : PooledServer {
 };
 struct Client : Waiter {
   ~Client() {
-    if (pool != nullptr && in_queue.linked()) pool->dequeue(*this);
+    if (flow != nullptr) flow->home.queue().remove(*this);
   }
-  Pool* pool = nullptr;
 };
 
 struct Fixture {
@@ -44,8 +47,7 @@ struct Fixture {
   }
   void wait(Client& client, Instant since) {
     client.waiting_since = since;
-    client.pool = &pool;
-    pool.enqueue(client);
+    pool.queue().enqueue(client, kHigh, tenant, *kClasses, since);
   }
   std::shared_ptr<Budget> budget;
   Pool pool{kKey, budget};
@@ -127,28 +129,6 @@ TEST_SUITE("pool/pool") {
     CHECK(f.budget->open() == 0);
   }
 
-  TEST_CASE("who came first waits in front, and who was put in front before everybody") {
-    Fixture f;
-    Client first, second, favoured;
-    CHECK(f.pool.longest_waiter() == nullptr);
-    CHECK(f.pool.waiting_since() == Instant::max());
-    f.wait(first, at(10ms));
-    f.wait(second, at(20ms));
-    CHECK(f.pool.longest_waiter() == &first);
-    CHECK(f.pool.waiting_since() == at(10ms));
-    CHECK(f.pool.next(first) == &second);
-    CHECK(f.pool.next(second) == nullptr);
-    favoured.pool = &f.pool;
-    favoured.waiting_since = at(5ms);
-    f.pool.enqueue_first(favoured);
-    CHECK(f.pool.longest_waiter() == &favoured);
-    CHECK(f.pool.waiting() == 3);
-    f.pool.dequeue(favoured);
-    f.pool.dequeue(first);
-    CHECK(f.pool.longest_waiter() == &second);
-    CHECK(f.pool.waiting_since() == at(20ms));
-  }
-
   TEST_CASE("connections are wanted for the waiters that none is being made for") {
     Fixture f;
     Client clients[3];
@@ -159,8 +139,8 @@ TEST_SUITE("pool/pool") {
     CHECK(f.pool.connections_wanted() == 3);
     for (Server& server : coming) f.open(server, ServerState::connecting);
     CHECK(f.pool.connections_wanted() == 1);
-    f.pool.dequeue(clients[0]);
-    f.pool.dequeue(clients[1]);
+    f.pool.queue().remove(clients[0]);
+    f.pool.queue().remove(clients[1]);
     CHECK(f.pool.connections_wanted() == 0);
   }
 }
@@ -188,7 +168,7 @@ class World {
   }
   ~World() {
     for (auto& client : clients_)
-      if (client->in_queue.linked()) pool_of(*client).dequeue(*client);
+      if (client->flow != nullptr) pool_of(*client).queue().remove(*client);
     for (auto& server : servers_)
       if (server->home != nullptr) server->home->remove(*server, true);
   }
@@ -342,7 +322,7 @@ class World {
     client.worker = worker;
     client.key = key;
     client.waiting_since = now_;
-    pool.enqueue(client);
+    pool.queue().enqueue(client, kHigh, tenant, *kClasses, now_);
     open_servers(worker, key);
   }
 
@@ -352,9 +332,9 @@ class World {
          wanted > 0 && pool.count(ServerState::connecting) < 2; --wanted) {
       if (!pool.budget().take()) {
         if (model_[key].servers < budgets_[key]->limit()) fail("refused below the limit");
-        const bool news = pool.budget().starve(worker, pool.waiting_since());
+        const bool news = pool.budget().starve(worker, pool.queue().waiting_since());
         if (news == model_[key].since[worker].has_value()) fail("news that is none");
-        model_[key].since[worker] = pool.waiting_since();
+        model_[key].since[worker] = pool.queue().waiting_since();
         if (news)
           for (std::size_t other = 0; other < workers_.size(); ++other)
             if (other != worker) workers_[other]->mailbox.push_back({key, nullptr});
@@ -378,7 +358,7 @@ class World {
     }
     pool.move_to(server, ServerState::idle);
     server.idle_since = now_;
-    if (pool.longest_waiter() != nullptr) {
+    if (pool.waiting() > 0) {
       give(server);
     } else if (const auto hungry = hungriest(server.worker, server.key, Instant::max())) {
       hand_over(server, *hungry);
@@ -391,27 +371,30 @@ class World {
       gone(server);
       return;
     }
-    if (const auto hungry = hungriest(server.worker, server.key, pool.waiting_since())) {
+    if (const auto hungry = hungriest(server.worker, server.key, pool.queue().waiting_since())) {
       hand_over(server, *hungry);
       return;
     }
     pool.move_to(server, ServerState::idle);
-    if (pool.longest_waiter() != nullptr) give(server);
+    if (pool.waiting() > 0) give(server);
   }
 
   void give(SimServer& server) {
     Pool& pool = *server.home;
-    auto& client = static_cast<SimClient&>(*pool.longest_waiter());
-    for (Waiter* other = pool.longest_waiter(); other != nullptr; other = pool.next(*other))
-      if (other->waiting_since < client.waiting_since) fail("somebody else came first");
-    leave_queue(client);
+    const Instant first = pool.queue().waiting_since();
+    auto& client = static_cast<SimClient&>(*pool.queue().take(now_, *kClasses));
+    if (client.waiting_since != first) fail("somebody else came first");
+    left_queue(client);
     pool.move_to(server, ServerState::active);
     ++served_;
   }
 
   void leave_queue(SimClient& client) {
+    pool_of(client).queue().remove(client);
+    left_queue(client);
+  }
+  void left_queue(SimClient& client) {
     Pool& pool = pool_of(client);
-    pool.dequeue(client);
     if (pool.waiting() == 0) feed(client.worker, client.key);
     std::erase_if(clients_, [&client](const auto& one) { return one.get() == &client; });
   }
@@ -454,7 +437,7 @@ class World {
     if (message.server == nullptr) {
       PooledServer* idle = pool.least_recent_idle();
       if (idle == nullptr) return;
-      if (const auto hungry = hungriest(worker, message.key, pool.waiting_since()))
+      if (const auto hungry = hungriest(worker, message.key, pool.queue().waiting_since()))
         hand_over(static_cast<SimServer&>(*idle), *hungry);
       return;
     }
@@ -462,7 +445,7 @@ class World {
     server.worker = worker;
     pool.add(server);
     feed(worker, message.key);
-    if (pool.longest_waiter() != nullptr) {
+    if (pool.waiting() > 0) {
       const bool more = pool.waiting() > 1;
       give(server);
       if (more) open_servers(worker, message.key);
@@ -477,7 +460,7 @@ class World {
   }
 
   void give_up(std::size_t worker, std::size_t key) {
-    if (Waiter* waiter = workers_[worker]->pools[key]->longest_waiter())
+    if (Waiter* waiter = workers_[worker]->pools[key]->queue().any())
       leave_queue(static_cast<SimClient&>(*waiter));
   }
 

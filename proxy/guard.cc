@@ -1,0 +1,53 @@
+#include "proxy/guard.h"
+
+#include <algorithm>
+#include <utility>
+
+#include <uv.h>
+
+#include "proxy/log.h"
+#include "proxy/worker.h"
+
+namespace proxy {
+namespace {
+
+// What the process may have: of the machine, or of its control group if that has less.
+std::uint64_t memory_of_machine() {
+  const std::uint64_t machine = uv_get_total_memory(), group = uv_get_constrained_memory();
+  return group > 0 && group < machine ? group : machine;
+}
+
+}  // namespace
+
+Guard::Guard(net::Loop& loop, Shared& shared, std::shared_ptr<const conf::Settings> settings)
+    : loop_(loop), shared_(shared), settings_(std::move(settings)), timer_(loop, [this] { look(); }) {}
+
+std::int64_t Guard::memory_percent() const {
+  const std::uint64_t limit =
+      settings_->limits_memory.count > 0 ? settings_->limits_memory.count : memory_of_machine();
+  std::size_t used = 0;
+  if (limit == 0 || uv_resident_set_memory(&used) != 0) return 0;
+  return static_cast<std::int64_t>(static_cast<double>(used) / static_cast<double>(limit) * 100);
+}
+
+void Guard::look() {
+  pool::Signs signs{.memory_percent = memory_percent()};
+  for (Worker* worker : shared_.workers) {
+    signs.loop_delay = std::max(signs.loop_delay, worker->take_loop_delay());
+    signs.queues_overloaded |= worker->has_overloaded_queue();
+  }
+  const pool::Protection::Rule rule{.loop_delay = settings_->limits_loop_delay,
+                                    .memory_high = settings_->limits_memory_high,
+                                    .memory_full = settings_->limits_memory_full,
+                                    .hold = settings_->limits_protection_hold};
+  if (!protection_.look(loop_.now(), signs, rule)) return;
+  const int level = protection_.level();
+  shared_.protection.store(level, std::memory_order_relaxed);
+  shared_.protection_why.store(static_cast<int>(protection_.why()), std::memory_order_relaxed);
+  log(level == 0 ? conf::LogLevel::info : conf::LogLevel::warning,
+      "self-protection level=" + std::to_string(level) + " reason=" + std::string(name(protection_.why())) +
+          " loop_delay_ms=" + std::to_string(signs.loop_delay.count() / 1'000'000) +
+          " memory_percent=" + std::to_string(signs.memory_percent));
+}
+
+}  // namespace proxy
