@@ -235,7 +235,7 @@ TEST_SUITE("integration/rules") {
     CHECK(simple(client) == "primary");
     CHECK(client.exec("set pgsluice.route = 'any'").ok());
     CHECK(is_replica(simple(client)));
-    CHECK(client.exec("set pgsluice.route to primary").ok());
+    CHECK(client.exec("set pgsluice.route to 'primary'").ok());
     CHECK(simple(client) == "primary");
     CHECK(is_replica(simple(client, std::string(kAsk) + " /*pgsluice_route='replica'*/")));
     CHECK(client.exec("reset pgsluice.route").ok());
