@@ -164,6 +164,9 @@ void Worker::run_again(Client& client, Server& server) {
              " node=" + server.node_name() + " retries=" + std::to_string(std::exchange(retries_unsaid_, 0)));
     last_retry_said_ = now();
   }
+  // What it holds of limits on its kind of statement it keeps.
+  if (!server.in_flight.empty()) client.batch_extras = std::move(server.in_flight.front().extras);
+  server.in_flight.clear();
   const std::string batch = server.healing.take_batch();
   server.healing.disarm();
   client.retry = {true, why, server.node_id()};

@@ -37,7 +37,8 @@ std::optional<Client::FirstStatement> Client::first_statement() {
   const std::vector<BatchMessage>& messages = worker_.batch_messages();
   if (messages.empty()) return std::nullopt;
   if (messages.front().frame.type == fe::kQuery)
-    return FirstStatement{worker_.classifier().classify(messages.front().text, standard_strings, encoding, *identity->scope),
+    return FirstStatement{worker_.classifier().classify(messages.front().text, standard_strings, encoding,
+                                                        *identity->scope),
                           messages.front().text, 1};
   const BatchMessage* parse = nullptr;
   const BatchMessage* bind = nullptr;
@@ -106,6 +107,7 @@ std::size_t Client::answer_here(std::size_t count, std::string_view tag) {
           unnamed_version = worker_.next_version();
           preparing().unnamed.assign(tail);
           prepared->unnamed_facts = facts;
+          prepared->unnamed_commented = false;
         } else {
           preparing().put(std::string(message.name),
                           {worker_.shared().prepared.intern(tail), facts, identity->scope->version});

@@ -499,6 +499,7 @@ void unlink(Client& client, Server& server) {
   client.server = nullptr;
   server.client = nullptr;
   client.sticky = false;
+  if (server.healing.armed()) [[unlikely]] server.healing.disarm();  // nobody else's answer
 }
 
 bool prepare_session(Worker& worker, Client& client, Server& server, std::string& prefix) {

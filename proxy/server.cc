@@ -787,6 +787,14 @@ void Server::after_answers() {
     }
     return;
   }
+  if (healing.failed() && client != nullptr) [[unlikely]] {
+    if (status != 'I') {
+      worker_->retire(*this, ServerEnd::unexpected_message, "a transaction that nobody began");
+    } else {
+      worker_->run_again(*client, *this);
+    }
+    return;
+  }
   in_flight.clear();
   if (client == nullptr) {
     if (resetting_) {
@@ -801,14 +809,6 @@ void Server::after_answers() {
       unnamed_version = 0;
     }
     worker_->settle(*this);
-    return;
-  }
-  if (healing.failed()) [[unlikely]] {
-    if (status != 'I') {
-      worker_->retire(*this, ServerEnd::unexpected_message, "a transaction that nobody began");
-    } else {
-      worker_->run_again(*client, *this);
-    }
     return;
   }
   worker_->idle_link(*client, *this);
