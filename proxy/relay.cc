@@ -650,6 +650,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
   };
 
   std::size_t at = 0, passed = 0;  // bytes[passed, at) go as they are
+  bool streams = false;            // the last message is not all here
   const auto pass_before = [&] {
     gather.pass({bytes.data() + passed, at - passed});
     passed = at;
@@ -667,6 +668,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
     const wire::Frame& frame = message.frame;
     const std::size_t payload = frame.size - wire::kHeaderSize;
     const std::size_t here = std::min(frame.size, bytes.size() - at);
+    streams = here < frame.size;
     switch (frame.type) {
       case fe::kQuery:
         client.forget_unnamed();
@@ -943,7 +945,12 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
   }
   passed = std::min(passed, bytes.size());
   pass_before();
-  if (lending != nullptr && is_query) {
+  if (lending != nullptr && is_query && streams) {
+    // The rest of the Query comes behind this: nothing can be asked back.
+    if (!lending->names.empty()) server.statements_are_uncertain();
+    client.prepared->lending = nullptr;
+    lending = nullptr;
+  } else if (lending != nullptr && is_query) {
     return_lent();
     gather.ours([](std::string& out) { wire::append_sync(out); });
     pipeline.sent({Request::sync, For::nobody});
