@@ -56,8 +56,8 @@ TEST_SUITE("integration/fleet") {
       // And a reload does not undo it.
       CHECK(one.console().exec("RELOAD").ok());
       CHECK(one.console().exec("SHOW TENANTS").at(0, "rate") == "500");
-      two.signal(SIGKILL);
       const Stopwatch watch;
+      two.kill();
       CHECK(eventually([&] { return members(one) == 1; }));
       CHECK(watch.elapsed() < std::chrono::seconds(5));
     }

@@ -104,6 +104,12 @@ ProxyProcess::~ProxyProcess() {
   CHECK_MESSAGE(problem.empty(), problem);
 }
 
+void ProxyProcess::kill() {
+  stopped_ = true;
+  process_.signal(SIGKILL);
+  process_.wait(std::chrono::seconds(5));
+}
+
 std::string ProxyProcess::stop(std::chrono::milliseconds deadline) {
   if (stopped_) return findings();
   stopped_ = true;

@@ -81,6 +81,7 @@ class ProxyProcess {
 
   void rewrite(const ProxyConfig& config);  // the file only; ports stay
   void signal(int number) { process_.signal(number); }
+  void kill();  // SIGKILL; how it ends is not looked at
   std::optional<int> wait(std::chrono::milliseconds deadline) { return process_.wait(deadline); }
   // SIGTERM, wait, check. Returns what is wrong with how it ended; "" when nothing is.
   std::string stop(std::chrono::milliseconds deadline = std::chrono::seconds(15));
