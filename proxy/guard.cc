@@ -3,31 +3,19 @@
 #include <algorithm>
 #include <utility>
 
-#include <uv.h>
-
 #include "proxy/log.h"
+#include "proxy/net/memory.h"
 #include "proxy/worker.h"
 
 namespace proxy {
-namespace {
-
-// What the process may have: of the machine, or of its control group if that has less.
-std::uint64_t memory_of_machine() {
-  const std::uint64_t machine = uv_get_total_memory(), group = uv_get_constrained_memory();
-  return group > 0 && group < machine ? group : machine;
-}
-
-}  // namespace
-
 Guard::Guard(net::Loop& loop, Shared& shared, std::shared_ptr<const conf::Settings> settings)
     : loop_(loop), shared_(shared), settings_(std::move(settings)), timer_(loop, [this] { look(); }) {}
 
 std::int64_t Guard::memory_percent() const {
   const std::uint64_t limit =
-      settings_->limits_memory.count > 0 ? settings_->limits_memory.count : memory_of_machine();
-  std::size_t used = 0;
-  if (limit == 0 || uv_resident_set_memory(&used) != 0) return 0;
-  return static_cast<std::int64_t>(static_cast<double>(used) / static_cast<double>(limit) * 100);
+      settings_->limits_memory.count > 0 ? settings_->limits_memory.count : net::memory_allowed();
+  if (limit == 0) return 0;
+  return static_cast<std::int64_t>(static_cast<double>(net::memory_in_use()) / static_cast<double>(limit) * 100);
 }
 
 void Guard::look() {
