@@ -113,9 +113,10 @@ TEST_SUITE("integration/balance") {
     const char* given = std::getenv("PGSLUICE_DRILL_SECONDS");
     const int seconds = given == nullptr ? 1 : std::max(1, std::atoi(given));
     PgCluster cluster({.replicas = 2});
-    Gate gate(cluster.port(2));
+    // Both behind a gate, so that the gate itself is no difference.
+    Gate other(cluster.port(1)), gate(cluster.port(2));
     ProxyProcess proxy(config_for(cluster)
-                           .servers({cluster.address(0), cluster.address(1), gate.address()})
+                           .servers({cluster.address(0), other.address(), gate.address()})
                            .set("breaker", "slow_start", "\"1s\""));
     REQUIRE(proxy.ready(2));
     Readers readers(cluster, proxy, 8);
@@ -218,7 +219,8 @@ TEST_SUITE("integration/balance") {
     proxy.rewrite(config.set("routing", "spill_percent", "100"));
     CHECK(proxy.console().exec("reload").ok());
     CHECK(count(all_at_once(proxy, 6, slow), "primary") == 6);
-    CHECK(metric(proxy.metrics(), "pgsluice_spills_total", {"reason=\"stale\""}) == 5);
+    // Who waits for a server there is looked at again.
+    CHECK(metric(proxy.metrics(), "pgsluice_spills_total", {"reason=\"stale\""}).value_or(0) >= 5);
     cluster.resume_replay(1);
   }
 
