@@ -175,10 +175,11 @@ void Client::on_writable() {
   leave_if_done();
 }
 
-// It has closed its half, and has everything that it asked for.
+// It has closed its half, and has everything that it asked for. A transaction that is still open nobody can end.
 void Client::leave_if_done() {
-  if (input_ended_ && unsent() == 0 &&
-      (state_ == ClientState::idle || (console_ && !console_->busy())))
+  if (!input_ended_ || unsent() > 0) return;
+  const bool answered = state_ == ClientState::active && server != nullptr && server->pipeline.idle();
+  if (answered || state_ == ClientState::idle || (console_ && !console_->busy()))
     worker_.retire(*this, ClientEnd::gone);
 }
 
@@ -450,6 +451,10 @@ bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
   streams_follow_ = true;
   // Behind a change of the session whose outcome decides what the server must be told first.
   if (unsettled && server != nullptr && server->changes_under_way()) return false;
+  // What it is lent to see it by can only be sent to a server that is not at work for us (lending.h).
+  if (scan.changes && server != nullptr && server->only_ours() && !server->pipeline.idle() &&
+      std::ranges::any_of(*scan.changes, [](const auto& facts) { return facts->sees_prepared; })) [[unlikely]]
+    return false;
   if (!scan.explains.empty() && (server == nullptr || !server->pipeline.open_sequence())) [[unlikely]]
     return answer_explain(scan);
   const bool refuses_pin = any(scan.facts.pins) && identity->on_pin == conf::OnPin::refuse;

@@ -238,7 +238,11 @@ void OrderBook::give(Kind kind, const std::string& name, bool force, const Clien
     case Kind::disable: next.disabled.insert(name); break;
     case Kind::enable: next.disabled.erase(name); break;
     case Kind::wait_close:
-    case Kind::kill_client: break;
+    case Kind::kill_client:
+    case Kind::limit_digest:  // these have methods of their own
+    case Kind::unlimit_digest:
+    case Kind::limit_tenant:
+    case Kind::unlimit_tenant: break;
     case Kind::drain:
     case Kind::undrain: {
       std::optional<conf::NodeAddress> address;

@@ -79,7 +79,8 @@ bool knows(ProxyProcess& proxy, const std::string& function) {
   });
 }
 
-const std::string kSlow = ", pg_sleep(0.7)";
+// Long enough to be found while it runs, on a slow machine too.
+const std::string kSlow = ", pg_sleep(2)";
 
 }  // namespace
 

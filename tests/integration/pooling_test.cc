@@ -174,6 +174,28 @@ TEST_SUITE("integration/pooling") {
     }
   }
 
+  TEST_CASE("promise 4: a client that goes away before its BEGIN is answered leaves no transaction behind it") {
+    ProxyProcess proxy(config_for(shared_cluster())
+                           .set("pool", "size", "1")
+                           .set("pool", "cleanup_timeout", "\"1min\""));
+    Connection holder = proxy.connect();
+    CHECK(holder.exec("begin; set transaction read write").ok());
+    {
+      RawClient leaving(proxy.port());
+      REQUIRE(leaving.login());
+      leaving.send(query_message("begin; select 1"));
+      Connection console = proxy.console();
+      CHECK(eventually([&console] {
+        const Result clients = console.exec("SHOW CLIENTS");
+        for (int row = 0; row < clients.rows(); ++row)
+          if (clients.at(row, "waiting_for") == "server") return true;
+        return false;
+      }));
+    }
+    CHECK(holder.exec("commit").ok());
+    CHECK(holder.scalar("begin; select 2") == "2");
+  }
+
   TEST_CASE("promise 4: what one client sets, another never sees, and it itself always does") {
     ProxyProcess proxy(config_for(shared_cluster()).set("pool", "size", "1"));
     Connection one = proxy.connect();
