@@ -491,7 +491,7 @@ bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
     const bool same = (to_primary && role == routing::NodeRole::primary) ||
                       (!to_primary && decision.target == routing::Target::replica &&
                        role == routing::NodeRole::replica && !server_stale() &&
-                       scan.facts.overrides.max_lag_ms == 0);
+                       routing::alike(batch.overrides, scan.facts.overrides));
     if (!same) return false;
     stay = true;
     route_why = decision.why;

@@ -25,6 +25,12 @@ struct RouteOverrides {
   std::uint32_t max_lag_ms = 0, query_timeout_ms = 0;  // 0: as configured
 };
 
+// Does a replica that was good enough for the one do for the other too?
+inline bool alike(const RouteOverrides& one, const RouteOverrides& other) {
+  if (!one.given && !other.given) [[likely]] return true;
+  return one.given && other.given && one.consistency == other.consistency && one.max_lag_ms == other.max_lag_ms;
+}
+
 // Both go to one server, so the stricter of each counts. Of the names of two rules the one that blocks is
 // kept, else the first.
 inline RouteOverrides join(const RouteOverrides& a, const RouteOverrides& b, const RouteDefaults& defaults) {

@@ -147,6 +147,17 @@ TEST_SUITE("integration/rules") {
     raw.send(query_message("update rules_fresh set n = 1"));
     raw.read_until('Z');
     CHECK(both("fresh") == "11");
+    // Sent without waiting, behind one that may be stale: also once the position of the write is known.
+    const auto behind = [&raw](const std::string& first, const std::string& last) {
+      raw.send(query_message("select n from rules_" + first) + query_message("select n from rules_" + last));
+      std::string found;
+      for (int answer = 0; answer < 2; ++answer)
+        for (const Message& message : raw.read_until('Z'))
+          if (message.type == 'D') found += message.columns().at(0);
+      return found;
+    };
+    for (int i = 0; i < 20; ++i) CHECK(behind("stale", "fresh") == "01");
+    CHECK(behind("stale", "stale") == "00");
     cluster.resume_replay(1);
   }
 
