@@ -12,7 +12,8 @@ constexpr std::string_view kAuthorization = "session_authorization";
 constexpr std::string_view kRole = "role";
 
 bool is_identity(std::string_view name) { return name == kAuthorization || name == kRole; }
-bool is_ours(std::string_view name) { return name.starts_with("pgsluice."); }
+// Told to us at start-up, and to no server. What SET says of such a name a server has, as any other.
+bool is_unsent(const Setting& setting) { return setting.from_startup && setting.name.starts_with("pgsluice."); }
 bool is_ascii(std::string_view text) {
   return std::ranges::all_of(text, [](char c) { return static_cast<unsigned char>(c) < 0x80; });
 }
@@ -311,11 +312,12 @@ std::string replay_sql(const SettingsSet& from, const SettingsSet& to) {
 
   std::string resets, startup, encoding, sets;
   for (const Setting& entry : from.entries) {
-    if (is_identity(entry.name) || is_ours(entry.name)) continue;
-    if (!find(to.entries, entry.name)) resets += reset_statement(entry);
+    if (is_identity(entry.name) || is_unsent(entry)) continue;
+    const Setting* const wanted = find(to.entries, entry.name);
+    if (wanted == nullptr || is_unsent(*wanted)) resets += reset_statement(entry);
   }
   for (const Setting& entry : to.entries) {
-    if (is_identity(entry.name) || is_ours(entry.name)) continue;
+    if (is_identity(entry.name) || is_unsent(entry)) continue;
     if (same(find(from.entries, entry.name), &entry)) continue;
     if (entry.from_startup)
       startup += (startup.empty() ? "SELECT " : ",") + startup_set_config(entry);

@@ -203,6 +203,7 @@ TEST_SUITE("integration/pooling") {
     CHECK(one.exec("set work_mem = '11MB'").ok());
     CHECK(one.exec("set search_path = one, public").ok());
     CHECK(one.exec("set application_name = 'one'").ok());
+    CHECK(one.exec("set pgsluice.tenant = 'one'").ok());
     CHECK(two.exec("set work_mem = '22MB'").ok());
     for (int i = 0; i < 5; ++i) {
       CHECK(one.scalar("show work_mem") == "11MB");
@@ -210,6 +211,8 @@ TEST_SUITE("integration/pooling") {
       CHECK(two.scalar("show search_path") == "\"$user\", public");
       CHECK(one.scalar("show search_path") == "one, public");
       CHECK(one.scalar("select current_setting('application_name')") == "one");
+      CHECK(two.scalar("select current_setting('pgsluice.tenant', true)") == "");
+      CHECK(one.scalar("select current_setting('pgsluice.tenant')") == "one");
     }
     CHECK(one.exec("reset work_mem").ok());
     CHECK(one.scalar("show work_mem") == "4MB");

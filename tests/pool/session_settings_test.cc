@@ -123,11 +123,14 @@ TEST_SUITE("pool/session_settings") {
           "pg_catalog.set_config('search_path','a, \"B\"',false);");
   }
 
-  TEST_CASE("settings of our own are never sent") {
-    CHECK(replay({setting("pgsluice.route", "'primary'")},
-                 {startup("pgsluice.consistency", "eventual"), setting("a", "1")}) ==
-          "SET \"a\" TO 1;");
-    CHECK(replay({setting("pgsluice.route", "'primary'")}, {}) == "");
+  TEST_CASE("settings of our own: a server has what SET said of them, and nothing that came at start-up") {
+    CHECK(replay({}, {startup("pgsluice.consistency", "eventual"), setting("a", "1")}) == "SET \"a\" TO 1;");
+    CHECK(replay({startup("pgsluice.consistency", "eventual")}, {}) == "");
+    CHECK(replay({setting("pgsluice.route", "'primary'")}, {}) == "RESET \"pgsluice\".\"route\";");
+    CHECK(replay({setting("pgsluice.route", "'primary'")}, {startup("pgsluice.route", "any")}) ==
+          "RESET \"pgsluice\".\"route\";");
+    CHECK(replay({startup("pgsluice.route", "any")}, {setting("pgsluice.route", "'primary'")}) ==
+          "SET \"pgsluice\".\"route\" TO 'primary';");
   }
 
   TEST_CASE("a backslash is written in the one form that reads the same everywhere") {
