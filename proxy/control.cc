@@ -545,7 +545,10 @@ void Control::accept_from(int listener) {
     net::Address from;
     int fd = net::accept_one(listener, &from);
     const bool out = fd < 0 && (errno == EMFILE || errno == ENFILE);
-    if (out) tell_workers([] { return DescriptorWanted{}; });
+    if (out) {
+      tell_workers([] { return DescriptorWanted{}; });
+      errno = EMFILE;
+    }
     if (out && !spare_.empty()) {
       // Whoever it is can say so, and only the console is let in.
       if (const auto more = only_console_log_.due(loop_.now()))

@@ -156,8 +156,8 @@ struct StopNow {};
 
 using WorkerMessage =
     std::variant<NewClient, SettingsChanged, TopologyChanged, ScopesChanged, CancelClient,
-                 CancelDelivered, ServerHandover, Starving, RoomWanted, DescriptorWanted, SecretFound, ConsoleAsk, ConsoleAnswer,
-                 OrdersChanged, KillClient, Nudge, BeginDrain, StopNow>;
+                 CancelDelivered, ServerHandover, Starving, RoomWanted, DescriptorWanted, SecretFound,
+                 ConsoleAsk, ConsoleAnswer, OrdersChanged, KillClient, Nudge, BeginDrain, StopNow>;
 
 // --- to the control thread -------------------------------------------------------------------------
 

@@ -682,6 +682,10 @@ void Server::undo_first(std::size_t count) {
       client->prepared->put(it->name, std::move(it->statement));
     } else {
       client->prepared->erase(it->name);
+      // A DEALLOCATE that was skipped too must not bring it back.
+      std::erase_if(client->prepared->deallocated, [&it](const auto& one) {
+        return one.first == it->name && one.second.statement && one.second.statement->id == it->id;
+      });
     }
   }
 }

@@ -429,6 +429,16 @@ TEST_SUITE("integration/session") {
     CHECK(in_two_pieces("execute plan") == "7");
   }
 
+  TEST_CASE("[postgres] requirement 16: a Parse that failed is remembered nowhere, whatever follows it") {
+    ProxyProcess proxy(one_server());
+    RawClient client(proxy.port());
+    REQUIRE(client.login());
+    client.send(parse_message("s", "select * from no_such_table") + query_message("deallocate s") + sync_message());
+    CHECK(client.read_until('Z')[0].field('C') == "42P01");
+    client.send(bind_message("", "s") + sync_message());
+    CHECK(client.read_until('Z')[0].field('C') == "26000");
+  }
+
   TEST_CASE("promise 4: SQL reaches no statement that somebody else has prepared over the protocol") {
     ProxyProcess proxy(one_server().set("pool", "size", "1"));
     Connection owner = proxy.connect();
