@@ -20,7 +20,8 @@ namespace {
 
 constexpr std::size_t kSlots = 12;    // sessions at the same time
 constexpr const char* kServers = "3";  // for all of them
-constexpr std::size_t kEnough = 3;    // differences, after which a run ends
+// Differences, after which a run ends: a long one finds more of what is to be mended at once.
+constexpr std::size_t kEnough = 3, kEnoughOfLong = 12;
 
 // What is known to differ, and why: answers of Postgres and of pgsluice to one step.
 struct Known {
@@ -102,11 +103,11 @@ std::string report(const Script& script, const Difference& difference) {
 class Company {
  public:
   // `absent`: the slot of the session that is looked at.
-  Company(const Ports& ports, std::uint64_t seed, std::size_t absent) {
+  Company(const Ports& ports, std::uint64_t seed, std::size_t absent, Nodes nodes) {
     for (std::size_t slot = 0; slot < kSlots; ++slot)
-      if (slot != absent) threads_.emplace_back([this, ports, seed, slot] {
+      if (slot != absent) threads_.emplace_back([this, ports, seed, slot, nodes] {
         for (std::size_t number = slot; !stop_; number += kSlots)
-          (void)play_both(generate(seed, number, slot), ports, 2s);
+          (void)play_both(generate(seed, number, slot, nodes), ports, 2s);
       });
   }
   ~Company() {
@@ -123,8 +124,8 @@ class Company {
 // messages. `in_company`: it does so only among others.
 class Shrinker {
  public:
-  Shrinker(const Ports& ports, std::uint64_t seed, std::size_t slot)
-      : ports_(ports), seed_(seed), slot_(slot) {}
+  Shrinker(const Ports& ports, std::uint64_t seed, std::size_t slot, Nodes nodes)
+      : ports_(ports), seed_(seed), slot_(slot), nodes_(nodes) {}
 
   std::pair<Script, Difference> shrink(Script script, Difference difference) {
     script_ = std::move(script);
@@ -132,7 +133,7 @@ class Shrinker {
     script_.steps.resize(std::min(script_.steps.size(), difference_.step));
     std::optional<Company> company;
     if (!fails(script_, 3)) {
-      company.emplace(ports_, seed_ + 1, slot_);
+      company.emplace(ports_, seed_ + 1, slot_, nodes_);
       tries_ = 10;
       if (!fails(script_, 30)) {
         note = "It was seen once, and not again in 33 attempts.";
@@ -190,6 +191,7 @@ class Shrinker {
   Ports ports_;
   std::uint64_t seed_;
   std::size_t slot_;
+  Nodes nodes_;
   Script script_;
   Difference difference_;
   int tries_ = 1;
@@ -223,7 +225,7 @@ std::size_t sessions_or(std::size_t usual) {
   return given == nullptr ? usual : static_cast<std::size_t>(std::atoll(given));
 }
 
-void run(const ProxyConfig& config, std::size_t sessions) {
+void run(const ProxyConfig& config, std::size_t sessions, Nodes nodes) {
   PgCluster& cluster = shared_cluster();
   make_databases(cluster);
   {
@@ -232,6 +234,7 @@ void run(const ProxyConfig& config, std::size_t sessions) {
     // The few sessions of a usual run are always the same.
     const bool long_run = std::getenv("PGSLUICE_DIFFERENTIAL") != nullptr;
     const std::uint64_t seed = long_run ? support::seed() : 4;
+    const std::size_t enough = long_run ? kEnoughOfLong : kEnough;
     std::atomic<std::size_t> found{0};
     std::mutex mutex;
     struct Found {
@@ -242,8 +245,8 @@ void run(const ProxyConfig& config, std::size_t sessions) {
     std::vector<Found> differences;
     std::atomic<std::size_t> played{0};
     at_once(kSlots, [&](std::size_t slot) -> std::string {
-      for (std::size_t number = slot; number < sessions && found < kEnough; number += kSlots) {
-        const Script script = generate(seed, number, slot);
+      for (std::size_t number = slot; number < sessions && found < enough; number += kSlots) {
+        const Script script = generate(seed, number, slot, nodes);
         auto difference = play_both(script, ports, 20s);
         ++played;
         if (!difference) continue;
@@ -255,7 +258,7 @@ void run(const ProxyConfig& config, std::size_t sessions) {
     });
     for (Found& one : differences) {
       const std::string whole = report(one.script, one.difference);
-      Shrinker shrinker(ports, seed, one.number % kSlots);
+      Shrinker shrinker(ports, seed, one.number % kSlots, nodes);
       const auto [script, difference] = shrinker.shrink(one.script, one.difference);
       FAIL_CHECK("session " << one.number << " of seed " << seed << "\n"
                             << (std::getenv("PGSLUICE_KEEP") != nullptr ? whole : "") << "--- made small: "
@@ -280,7 +283,7 @@ TEST_SUITE("differential") {
                                    .servers({shared_cluster().address(0)})
                                    .set("pool", "size", kServers)
                                    .set("pool", "queue_timeout", "\"60s\"");
-    run(config, sessions_or(60));
+    run(config, sessions_or(60), Nodes::primary);
   }
 
   TEST_CASE("promises 2 and 5: random sessions hear the same when replicas serve their reads") {
@@ -288,6 +291,6 @@ TEST_SUITE("differential") {
                                    .set("pool", "size", kServers)
                                    .set("pool", "queue_timeout", "\"60s\"")
                                    .set("routing", "consistency", "\"session\"");
-    run(config, sessions_or(25));
+    run(config, sessions_or(25), Nodes::primary_and_replicas);
   }
 }

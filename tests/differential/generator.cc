@@ -1,5 +1,6 @@
 #include "tests/differential/generator.h"
 
+#include <algorithm>
 #include <array>
 #include <iterator>
 #include <random>
@@ -69,13 +70,15 @@ std::string c_string(std::string_view text) { return std::string(text) + '\0'; }
 
 class Generator {
  public:
-  Generator(std::uint64_t seed, std::size_t number, std::size_t slot)
+  Generator(std::uint64_t seed, std::size_t number, std::size_t slot, Nodes nodes)
       : random_((seed + 1) * 0x9e3779b97f4a7c15ULL + number),
         table_("t" + std::to_string(slot)),
         extra_("x" + std::to_string(slot)),
         sequence_("q" + std::to_string(slot)),
         channel_("ch" + std::to_string(slot)),
-        lock_(static_cast<long>(number) * 10) {}
+        lock_(static_cast<long>(number) * 10),
+        nodes_(nodes),
+        may_only_read_(number % 2 == 0) {}
 
   Script make() {
     draw_subjects();
@@ -139,6 +142,21 @@ class Generator {
   // --- statements ------------------------------------------------------------------------------------
 
   Sql statement() {
+    Sql sql = any_statement();
+    return is_excluded(sql.text) ? Sql("show transaction_isolation") : sql;
+  }
+
+  // See kExclusions. With replicas every other session has READ ONLY transactions.
+  bool is_excluded(std::string_view sql) const {
+    if (nodes_ == Nodes::primary) return false;
+    if (!may_only_read_) return sql.find("read only") != sql.npos || sql.find("read_only") != sql.npos;
+    static constexpr std::string_view kPrimaryOnly[] = {"prepare transaction", "set transaction read write",
+                                                        "listen",              "notify",
+                                                        "select pg_notify",    "lock table"};
+    return std::ranges::any_of(kPrimaryOnly, [sql](std::string_view one) { return sql.starts_with(one); });
+  }
+
+  Sql any_statement() {
     switch (static_cast<Subject>(draw(weights_))) {
       case Subject::reads: return read();
       case Subject::writes: return write();
@@ -701,6 +719,8 @@ class Generator {
   std::mt19937_64 random_;
   std::string table_, extra_, sequence_, channel_;
   long lock_;
+  Nodes nodes_;
+  bool may_only_read_;
   std::array<std::size_t, kSubjects> weights_{};
   std::array<std::size_t, kForms> forms_{};
   std::vector<Known> known_;
@@ -709,8 +729,8 @@ class Generator {
 
 }  // namespace
 
-Script generate(std::uint64_t seed, std::size_t number, std::size_t slot) {
-  return Generator(seed, number, slot).make();
+Script generate(std::uint64_t seed, std::size_t number, std::size_t slot, Nodes nodes) {
+  return Generator(seed, number, slot, nodes).make();
 }
 
 std::string roles_sql() {

@@ -8,6 +8,9 @@
 
 namespace differential {
 
+// What serves the sessions.
+enum class Nodes : std::uint8_t { primary, primary_and_replicas };
+
 // A random session: the same for the same seed and number. Its tables are those of `slot`, which no two
 // sessions use at the same time; its advisory locks are its own.
 //
@@ -17,7 +20,7 @@ namespace differential {
 //
 // To add a statement: a line in Generator::simple() or in the function of its subject. To add a subject: an
 // enumerator of Subject, its statements, and what it needs in schema_sql().
-Script generate(std::uint64_t seed, std::size_t number, std::size_t slot);
+Script generate(std::uint64_t seed, std::size_t number, std::size_t slot, Nodes nodes);
 
 // What a database needs: roles and functions for all, tables for `slots` slots.
 std::string roles_sql();
@@ -41,6 +44,9 @@ inline constexpr Exclusion kExclusions[] = {
      "On another server they are parsed with the value of now, not with that of their Parse."},
     {"an unnamed statement that is used after a later Parse of it was skipped",
      "It counts as gone; Postgres still has it. No driver would ask for it."},
+    {"with replicas: READ ONLY transactions in sessions that say what such a transaction may do on a primary "
+     "and Postgres does not do on standbys (PREPARE TRANSACTION, SET TRANSACTION READ WRITE, LISTEN, NOTIFY, LOCK)",
+     "Such a transaction runs on a replica from its BEGIN, and the client hears the standby's refusal."},
     {"whether a setting with a dot in its name is unknown, or empty",
      "A server that has once been told of it knows it, whoever asks."},
 };
