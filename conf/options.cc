@@ -318,17 +318,18 @@ constexpr Option kOptions[] = {
      "Statement shapes whose class each worker remembers: more parses less often and takes more "
      "memory."},
     {"routing.consistency", Fresh{&S::routing_consistency, Consistency::session}, at_reload,
-     "How fresh reads are: anything within max_lag, at least the session's own writes, or always "
-     "the primary."},
+     "How fresh reads are: anything within max_lag (eventual); never older than what the session has read "
+     "(monotonic), or than a token that it brings (token), or than its own writes (session), or than its "
+     "tenant's (tenant), or than anything committed (strong); or from the primary."},
     {"routing.corrections", Int{&S::routing_corrections, 1000, 0, 100'000}, at_reload,
      "Statement shapes that go to the primary because a replica has refused one of them as no read: more "
      "remembers more, 0 remembers none."},
     {"routing.dry_run", Bool{&S::routing_dry_run, false}, at_reload,
      "Everything goes to the primary and no rule blocks or ends anything; where statements would have gone is "
      "counted and shown (SHOW ROUTES)."},
-    {"routing.hint_consistency", Fresh{&S::routing_hint_consistency, Consistency::primary}, at_reload,
-     "The freshest that clients may ask for, by pgsluice.consistency or pgsluice.route: what they ask for "
-     "beyond it counts as this."},
+    {"routing.floor_wait", Time{&S::routing_floor_wait, 20ms, 0ms, 10s}, at_reload,
+     "How long a read waits for a replica to replay what it must see, before the primary serves it: longer "
+     "spares the primary and makes such reads slower; 0 does not wait."},
     {"routing.hints", List{&S::routing_hints, {"consistency, route, tenant"}}, at_reload,
      "What clients may say themselves, by start-up option, SET or comment: pgsluice.consistency, "
      "pgsluice.route, pgsluice.tenant. What is not listed is not heard."},
@@ -385,11 +386,17 @@ constexpr Option kOptions[] = {
     {"routing.spill_wait", Time{&S::routing_spill_wait, 100ms, 0ms, 10min}, at_reload,
      "How long such a read waits for its part of the primary: longer gives fewer stale answers and "
      "errors."},
+    {"routing.strongest_consistency", Fresh{&S::routing_strongest_consistency, Consistency::primary}, at_reload,
+     "The strongest routing.consistency that a session may ask for with pgsluice.consistency: a weaker one "
+     "spares the primary."},
     {"routing.transactions", Moving{&S::routing_transactions, Transactions::primary}, at_reload,
      "Where transactions go that are not READ ONLY: to the primary at once, or with their first statement "
      "(hold), so that SET TRANSACTION READ ONLY still counts; or there at their first statement that is not a "
      "proven read (migrate), while those before it run on replicas, each by itself; README.md says what "
      "that changes."},
+    {"routing.weakest_consistency", Fresh{&S::routing_weakest_consistency, Consistency::eventual}, at_reload,
+     "The weakest routing.consistency that a session may ask for: a stronger one keeps applications from reading "
+     "what is old."},
     {"routing.write_functions", List{&S::routing_write_functions}, at_reload,
      "Functions that count as writes although Postgres calls them harmless, by name or "
      "schema.name."},

@@ -37,7 +37,7 @@ enum class TlsMode : std::uint8_t { disable, allow, prefer, require, verify_ca, 
 
 // How fresh a read must be: anything within max_lag; at least the session's own writes; always the
 // primary. From the least fresh on: hints and rules are compared by this order.
-enum class Consistency : std::uint8_t { eventual, session, primary };
+enum class Consistency : std::uint8_t { eventual, monotonic, token, session, tenant, strong, primary };
 
 // Where a transaction goes of which is not known that it only reads: to the primary, at its BEGIN, or with
 // its first statement, when it may have become READ ONLY; or there at its first statement that is not
@@ -78,6 +78,7 @@ struct NodeAddress {
 struct PoolOverrides {
   std::optional<PoolMode> pool_mode;
   std::optional<OnPin> pool_on_pin;
+  std::optional<Consistency> routing_consistency, routing_weakest_consistency, routing_strongest_consistency;
   std::optional<Transactions> routing_transactions;
   std::optional<std::int64_t> pool_size;
   std::optional<std::int64_t> pool_min_size;
@@ -258,6 +259,8 @@ struct Settings {
   TcpSettings pool_tcp;
 
   Consistency routing_consistency;
+  Consistency routing_weakest_consistency, routing_strongest_consistency;  // that a session may ask for
+  Millis routing_floor_wait;  // for a replica to replay what a read must see; then the primary; 0: not at all
   // When a node is ejected, and how it comes back (routing/breaker.h).
   std::int64_t breaker_failures;         // 0: never for failures in a row
   std::int64_t breaker_failure_percent;
@@ -285,7 +288,6 @@ struct Settings {
   std::vector<std::string> routing_write_functions;
   std::vector<std::string> routing_pin_functions;  // that leave state in the session
   std::vector<std::string> routing_hints;          // kHints that clients may give
-  Consistency routing_hint_consistency;            // the freshest that they may ask for
   bool routing_dry_run;  // everything goes to the primary; what would have been done is counted
   std::int64_t routing_retry_percent;  // of the statements may be reads run again; 0 with rate 0: none is
   std::int64_t routing_retry_rate;     // so many per second beside, over the whole process

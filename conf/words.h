@@ -35,8 +35,8 @@ template <>
 inline constexpr std::array<std::string_view, 6> kWords<TlsMode>{
     "disable", "allow", "prefer", "require", "verify-ca", "verify-full"};
 template <>
-inline constexpr std::array<std::string_view, 3> kWords<Consistency>{"eventual", "session",
-                                                                     "primary"};
+inline constexpr std::array<std::string_view, 7> kWords<Consistency>{
+    "eventual", "monotonic", "token", "session", "tenant", "strong", "primary"};
 template <>
 inline constexpr std::array<std::string_view, 3> kWords<RouteTarget>{"any", "primary", "replica"};
 template <>

@@ -106,6 +106,9 @@ struct alignas(64) WorkerMetrics {
   Counter cancels_forwarded;
   Counter prepared_parses_injected;
   Counter settings_replays;
+  Counter floor_waits;
+  Counter floor_waits_in_vain;
+  Counter floors_lost;
   Counter classifier_hits;
   Counter classifier_misses;
   Counter digest_evictions;

@@ -64,6 +64,7 @@ std::string_view name(Refusal r) {
     case Refusal::too_many_clients_of_database: return "too_many_clients_of_database";
     case Refusal::too_many_clients_of_user: return "too_many_clients_of_user";
     case Refusal::too_many_statements: return "too_many_statements";
+    case Refusal::invalid_setting: return "invalid_setting";
     case Refusal::paused: return "paused";
     case Refusal::disabled: return "disabled";
     case Refusal::digest_blocked: return "digest_blocked";

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <map>
@@ -47,6 +48,7 @@ enum class Refusal : std::uint8_t {
   too_many_statements,  // 54000: limits.prepared
   paused,               // 57014: an operator paused the database, for longer than pool.pause_timeout
   disabled,             // 55000: an operator disabled the database
+  invalid_setting,      // 22023, 42501, 25001: of pgsluice's own settings
   digest_blocked,       // 53400, as the following two
   digest_rate,
   digest_concurrency,
@@ -108,6 +110,17 @@ struct Tenant {
   Gcra bucket;
   // 0: no limit; a reload stores new values. burst is the effective one, never 0.
   std::atomic<std::int64_t> rate{0}, burst{0}, concurrency{0};
+  // Consistency "tenant": the newest sample that is past one of its writes, by cluster. Several clusters may
+  // share a place: a number too high makes their reads wait for one sample more (routing::Floor::raise_to).
+  // From 1: at the start nobody knows what was written before.
+  static constexpr std::size_t kClusters = 4;
+  std::array<std::atomic<std::uint64_t>, kClusters> written{1, 1, 1, 1};
+  void wrote(std::size_t cluster, std::uint64_t sample) {
+    std::atomic<std::uint64_t>& place = written[cluster % kClusters];
+    std::uint64_t before = place.load();
+    while (before < sample && !place.compare_exchange_weak(before, sample)) {
+    }
+  }
   // statements or transactions at servers now
   std::atomic<std::int64_t> running{0};
 

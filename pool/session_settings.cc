@@ -12,8 +12,11 @@ constexpr std::string_view kAuthorization = "session_authorization";
 constexpr std::string_view kRole = "role";
 
 bool is_identity(std::string_view name) { return name == kAuthorization || name == kRole; }
-// Told to us at start-up, and to no server. What SET says of such a name a server has, as any other.
-bool is_unsent(const Setting& setting) { return setting.from_startup && setting.name.starts_with("pgsluice."); }
+// Told to us at start-up, and to no server. What SET says of such a name a server has, as any other; and the position,
+// wherever it is from, because it is a server that answers SHOW pgsluice.lsn.
+bool is_unsent(const Setting& setting) {
+  return setting.from_startup && setting.name.starts_with("pgsluice.") && setting.name != "pgsluice.lsn";
+}
 bool is_ascii(std::string_view text) {
   return std::ranges::all_of(text, [](char c) { return static_cast<unsigned char>(c) < 0x80; });
 }

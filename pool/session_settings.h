@@ -54,7 +54,7 @@ class SettingsInterner {
 
 // The statements, for one simple Query to an idle server, that turn a server whose session has
 // `from` into one that has `to`; empty when there is no difference that Postgres knows of (what
-// start-up said of names that begin with "pgsluice." is sent to no server). RESET comes before SET; role and
+// start-up said of names that begin with "pgsluice." is sent to no server, but for pgsluice.lsn). RESET comes before SET; role and
 // session_authorization are put in an order that works (authorization first; RESET ROLE before a
 // change of authorization, which undoes the role), and everything else happens as the user that
 // logged in.

@@ -42,6 +42,7 @@ std::string_view name(WaitingFor what) {
     case WaitingFor::server: return "server";
     case WaitingFor::replay: return "replay";
     case WaitingFor::resume: return "resume";
+    case WaitingFor::floor: return "floor";
     case WaitingFor::replica: return "replica";
   }
   return "unknown";
@@ -451,6 +452,14 @@ bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
   streams_follow_ = true;
   // Behind a change of the session whose outcome decides what the server must be told first.
   if (unsettled && server != nullptr && server->changes_under_way()) return false;
+  if (scan.changes || scan.facts.shows_lsn) [[unlikely]] {
+    const bool lsn = scan.facts.shows_lsn || scan.facts.sets_lsn;
+    if (lsn && server != nullptr && server->pipeline.ready_owed() > 0) return false;
+    if (refuses_settings(scan)) {
+      refuse_batch(bytes, scan);
+      return true;
+    }
+  }
   // What it is lent to see it by can only be sent to a server that is not at work for us (lending.h).
   if (scan.changes && server != nullptr && server->only_ours() && !server->pipeline.idle() &&
       std::ranges::any_of(*scan.changes, [](const auto& facts) { return facts->sees_prepared; })) [[unlikely]]
@@ -481,8 +490,12 @@ bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
     // Pipelined behind batches that are not answered yet: goes along if its target is the same.
     const routing::ClusterState* cluster = worker_.cluster(*identity);
     if (cluster == nullptr) return false;
-    route_state.floor.learn(*cluster);
     routing::SessionState room;
+    // What such a read must see is asked for when its turn comes; so it is when the batch before saw less.
+    const conf::Consistency before = routing::seen_by(batch, route_state, room).consistency;
+    const conf::Consistency fresh = routing::seen_by(scan.facts, route_state, room).consistency;
+    if (fresh != before || fresh >= conf::Consistency::tenant || scan.facts.shows_lsn || scan.facts.sets_lsn)
+      return false;
     const routing::Decision decision =
         routing::route(scan.facts, routing::seen_by(scan.facts, route_state, room), identity->mode);
     const routing::NodeRole role = worker_.role_of(*identity, server->node_id());
@@ -832,76 +845,6 @@ void Client::server_lost(std::string_view sqlstate, std::string_view message, st
   move_to(ClientState::idle);
   send(text);
   if (state_ != ClientState::closing) go_on();
-}
-
-// Settings of a session that are for us.
-constexpr std::string_view kOurSettings = "pgsluice.";
-
-void Client::settings_changed() {
-  routing::SessionState& state = route_state;
-  const routing::HintLimits& limits = worker_.hint_limits();
-  routing::Hints hints;
-  state.read_only_default = false;
-  state.serializable_default = state.repeatable_default = false;
-  standard_strings = identity == nullptr || identity->standard_strings;
-  service_class = identity == nullptr ? pool::kHigh : identity->service_class;
-  encoding = routing::Classifier::Encoding::ascii_safe;
-  const auto is_on = [](std::string value) {
-    std::erase_if(value, [](char c) { return c == '\'' || c == '"' || c == ' '; });
-    std::ranges::transform(value, value.begin(), [](unsigned char c) {
-      return static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
-    });
-    return value == "on" || value == "true" || value == "yes" || value == "1" || value == "t" ||
-           value == "y";
-  };
-  const auto contains = [](const std::string& value, std::string_view word) {
-    return value.find(word) != std::string::npos;
-  };
-  for (const pool::Setting& setting : session->current()->entries) {
-    if (setting.name == "default_transaction_read_only") {
-      state.read_only_default = is_on(setting.value);
-    } else if (setting.name == "default_transaction_isolation") {
-      state.serializable_default = contains(setting.value, "erializable") ||
-                                   contains(setting.value, "ERIALIZABLE");
-      state.repeatable_default = contains(setting.value, "epeatable") || contains(setting.value, "EPEATABLE");
-    } else if (setting.name == "standard_conforming_strings") {
-      standard_strings = is_on(setting.value);
-    } else if (setting.name == "client_encoding") {
-      // Those whose second bytes can look like quotes or backslashes.
-      std::string upper = setting.value;
-      std::ranges::transform(upper, upper.begin(), [](unsigned char c) {
-        return static_cast<char>(c >= 'a' && c <= 'z' ? c - 32 : c);
-      });
-      for (const std::string_view unsafe : {"SJIS", "JIS", "BIG5", "GBK", "GB18030", "JOHAB", "UHC",
-                                            "949", "936", "950", "932", "WIN949", "MSKANJI"})
-        if (contains(upper, unsafe)) encoding = routing::Classifier::Encoding::ambiguous;
-    } else if (setting.name == "pgsluice.class" && identity != nullptr) {
-      service_class = worker_.classes().lowered(identity->service_class, pool::bare_value(setting));
-    } else if (setting.name == "pgsluice.tenant" && !setting.from_startup && limits.tenant &&
-               tenant_may_change()) {
-      std::string wanted = setting.value;
-      std::erase(wanted, '\'');
-      if (wanted != tenant->name && !wanted.empty()) tenant_next = std::make_unique<std::string>(wanted);
-    } else if (setting.name.starts_with(kOurSettings)) {
-      (void)routing::take_hint(std::string_view(setting.name).substr(kOurSettings.size()),
-                               pool::bare_value(setting), limits, &hints);
-    }
-  }
-  // What it asks for itself holds for all its statements, unless a rule says otherwise.
-  state.consistency = worker_.settings().routing_consistency;
-  state.consistency_hinted = hints.consistency.has_value();
-  state.target = conf::RouteTarget::any;
-  const routing::RouteOverrides asked = routing::overrides_of(nullptr, hints, state);
-  state.consistency = asked.consistency;
-  state.target = asked.target;
-  state.target_by_hint = true;
-  rules = worker_.rules_for(*this);
-}
-
-bool Client::tenant_may_change() const {
-  const auto& users = worker_.settings().users;
-  const auto found = identity == nullptr ? users.end() : users.find(identity->user);
-  return found == users.end() || found->second.tenant.empty();
 }
 
 void Client::secret_found(conf::Result<std::optional<std::string>> secret) {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <list>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -24,6 +25,7 @@
 #include "routing/chooser.h"
 #include "routing/classifier.h"
 #include "routing/router.h"
+#include "routing/token.h"
 #include "routing/rules.h"
 
 namespace proxy {
@@ -82,7 +84,7 @@ enum class ClientEnd : std::uint8_t {
 std::string_view name(ClientEnd end);
 
 // What a waiting client waits for.
-enum class WaitingFor : std::uint8_t { nothing, tenant, node, server, replay, resume, replica };
+enum class WaitingFor : std::uint8_t { nothing, tenant, node, server, replay, resume, replica, floor };
 std::string_view name(WaitingFor what);
 
 // What a client prepared under one of its names.
@@ -247,6 +249,15 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   // --- link, made and broken by relay.cc only -------------------------------------------------------
   Server* server = nullptr;
   bool wrote = false;                  // the open transaction is not proven to have only read
+  bool looked = false;                 // and may have returned data
+
+  // --- positions that the application carries -------------------------------------------------------
+  // The last one that the batch sets; nothing: none that is valid.
+  std::optional<routing::Token> token_to_set() const;
+  // The session is to see at least that; `value` stands behind SET pgsluice.lsn TO.
+  void take_token(std::string_view value);
+  // What SHOW pgsluice.lsn will say.
+  void show_token(const routing::Token& token);
   bool sticky = false;                 // a batch in flight may open a transaction or pin: follow it
   bool unsettled = false;              // a batch has changed the session: Worker::settle_session()
   routing::Pin pins_in_doubt = routing::Pin::none;  // of `pins`: may have ended, the server must be asked
@@ -270,7 +281,7 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   bool spills = false;                 // its read goes to the primary in a share of the servers there
   bool has_cell = false;               // a cell of its tenant's rate is taken, due at not_before()
   Retry retry;                         // of a read that runs a second time
-  // WaitingFor::tenant: not asked again before. It stands in no queue then, and has the room of that moment.
+  // WaitingFor::tenant: not asked again before; floor: no longer than that. It stands in no queue then, and has the room of that moment.
   conf::Instant& not_before() { return queued_since; }
   metrics::DigestRuns batch_digests;   // of the statements in the batch that run
   pool::ListNode<Client> in_retry;     // Worker's list of those who wait for a tenant or a node
@@ -353,6 +364,12 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   metrics::StatementSeries* last_series = nullptr;  // where its last statement was counted
 
   void settings_changed();   // after `session` took new values
+  // What is wrong with a value of a setting of ours for this client; nothing: it is none, or well.
+  struct Objection {
+    std::string_view sqlstate;
+    std::string message;
+  };
+  std::optional<Objection> object_to(std::string_view setting, std::string_view value) const;
   std::unique_ptr<std::string> tenant_next;  // SET pgsluice.tenant: taken between transactions
 
   pool::ListNode<Client> in_worker;  // Worker's list of those who log in, or wait
@@ -382,6 +399,7 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   std::size_t answer_here(std::size_t count, std::string_view tag);
   void refuse_failed();
   void answer_refused(std::string_view bytes, std::size_t streams);
+  bool refuses_settings(const Scan& scan);
   bool refuse_limited(std::string_view bytes, const Scan& scan, conf::Instant now);
   void refuse_by(const pool::DigestGate::Answer& answer);
   void refuse_batch(std::string_view bytes, const Scan& scan);

@@ -622,10 +622,18 @@ void ClientLogin::open_session() {
     std::ranges::transform(lower, lower.begin(), [](unsigned char c) {
       return static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
     });
+    if (const auto objection = client_.object_to(lower, setting.value)) {
+      worker_.refusal(pool::Refusal::invalid_setting);
+      worker_.count().login_failures.add();
+      client_.fatal(ClientEnd::login_failed, objection->sqlstate, objection->message,
+                    "reason=" + std::string(name(pool::Refusal::invalid_setting)));
+      return;
+    }
     start.push_back({lower, setting.value, true});
   }
   client_.session = std::make_unique<pool::SessionSettings>(worker_.interner().intern(std::move(start)));
   client_.settings_changed();
+  if (const std::string* token = asked_.setting("pgsluice.lsn")) client_.take_token(*token);
   stage_ = Stage::welcome;
   if (const auto known = identity->welcomes.find(client_.session->current());
       known != identity->welcomes.end()) {

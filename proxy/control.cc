@@ -147,6 +147,8 @@ metrics::Source metrics_source(const Status& status, Shared& shared) {
         {{}, static_cast<double>(shared.corrections.load(std::memory_order_relaxed))}};
     if (now.topology) {
       for (const routing::ClusterState& cluster : now.topology->clusters) {
+        samples[ControlMetric::samples_sent].push_back(
+            {{cluster.name}, static_cast<double>(cluster.samples_sent->load(std::memory_order_relaxed))});
         for (const routing::NodeState& node : cluster.nodes) {
           const std::string address = node.address.name();
           const bool primary = cluster.primary && *cluster.primary == node.id;
@@ -590,7 +592,7 @@ void Control::receive(ControlMessage&& message) {
       Overloaded{
           [this](NodeSuspected& m) { monitor_->suspect(m.node); },
           [this](NodeOutcome& m) { monitor_->outcome(m.node, m.good); },
-          [this](SampleWanted& m) { monitor_->want_sample(m.cluster); },
+          [this](SampleWanted& m) { monitor_->want_sample(m.cluster, m.sample); },
           [this](SchemaChanged& m) { monitor_->schema_changed(m.cluster); },
           [this](ReadRefused& m) { read_refused(m.refused); },
           [this](SecretWanted& m) {

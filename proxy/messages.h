@@ -174,6 +174,7 @@ struct NodeOutcome {
 // A session waits for the next sample of this cluster's primary.
 struct SampleWanted {
   std::string cluster;
+  std::uint64_t sample = 0;  // this one or a later one
 };
 // A connection to a server was lost without a word while it was at work.
 struct ServerLost {

@@ -179,9 +179,9 @@ void Monitor::suspect(NodeId node) {
   for (const auto& [name, cluster] : clusters_) cluster->suspect(node);
 }
 
-void Monitor::want_sample(std::string_view cluster) {
+void Monitor::want_sample(std::string_view cluster, std::uint64_t sample) {
   const auto known = clusters_.find(cluster);
-  if (known != clusters_.end()) known->second->want_sample();
+  if (known != clusters_.end()) known->second->want_sample(sample);
 }
 
 void Monitor::look_up_secret(const std::string& cluster, const std::string& user,

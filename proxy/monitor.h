@@ -58,7 +58,7 @@ class Monitor {
 
   // A session waits for a floor. Sends a sample now (at most one in flight, at most every 5 ms) and
   // probes replicas every 20 ms for the next second. Call once per wait that begins.
-  void want_sample(std::string_view cluster);
+  void want_sample(std::string_view cluster, std::uint64_t sample = ClusterMonitor::kNext);
 
   // The secret of `user` as pg_authid keeps it; nothing: no such user, or one that may not log in.
   // See MonitorSecrets for errors and what is remembered.

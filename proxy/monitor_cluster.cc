@@ -29,7 +29,7 @@ bool same(const NodeState& a, const NodeState& b) {
          a.lag == b.lag && a.lag_bytes == b.lag_bytes && a.lag_ok == b.lag_ok && a.replayed == b.replayed &&
          a.late == b.late && a.breaker == b.breaker && a.ramp == b.ramp && a.weight == b.weight &&
          a.groups == b.groups && a.nearby == b.nearby && a.ejections == b.ejections &&
-         a.system_id == b.system_id && a.timeline == b.timeline && a.incarnation == b.incarnation;
+         a.system_id == b.system_id && a.started_us == b.started_us && a.timeline == b.timeline && a.incarnation == b.incarnation;
 }
 
 std::string describe(const ProbeAnswer& answer) {
@@ -79,11 +79,12 @@ struct ClusterMonitor::Node {
   std::optional<Millis> lag;
   std::uint64_t lag_bytes = 0;
   bool lag_ok = false;
-  std::uint64_t replaced = 0;  // times that another primary took over from this one
+  std::uint64_t replaced = 0;  // times that another primary took over from this one, or its life is in doubt
 
   std::optional<Instant> asked_at, answered_at;
   std::optional<Micros> latency;
   std::uint64_t sample_asked = 0;  // number of the sample that is under way; 0: not a sample
+  std::uint64_t probe_asked = 0, probe = 0;  // of the question under way; of the last answer with a position
   std::string error;
   bool retry_soon = false;
   std::optional<std::int64_t> active_backends;
@@ -100,6 +101,7 @@ ClusterMonitor::ClusterMonitor(net::Loop& loop, MonitorResolver& resolver, std::
       events_(std::move(events)),
       random_(random_u32()),
       samples_sent_(std::make_shared<std::atomic<std::uint64_t>>(0)),
+      probes_sent_(std::make_shared<routing::ProbeCounts>()),
       house_keeping_(loop, [this] { on_house_keeping(); }),
       sample_timer_(loop, [this] { try_sample(); }),
       fast_(loop, [this] { on_fast(); }) {}
@@ -159,6 +161,7 @@ void ClusterMonitor::configure(const conf::Settings& settings, const std::vector
 void ClusterMonitor::on_asking(Node& node) {
   node.asked_at = loop_.now();
   node.sample_asked = 0;
+  node.probe_asked = (*probes_sent_)[index(node.id)].fetch_add(1, std::memory_order_seq_cst) + 1;
   if (verdict_.primary != node.id) return;
   // The number is out before the question is: a worker that has read a COMMIT's answer and then
   // loads g knows that sample g + 1 is asked later than that.
@@ -170,7 +173,7 @@ void ClusterMonitor::on_asking(Node& node) {
 
 ClusterMonitor::Asked ClusterMonitor::on_answer(Node& node) {
   // Taken before anything else: what follows may ask this node the next question.
-  const Asked asked{*node.asked_at, std::exchange(node.sample_asked, 0)};
+  const Asked asked{*node.asked_at, std::exchange(node.sample_asked, 0), node.probe_asked};
   node.answered_at = loop_.now();
   node.latency = std::chrono::duration_cast<Micros>(*node.answered_at - asked.at);
   return asked;
@@ -228,6 +231,10 @@ void ClusterMonitor::on_failed(Node& node, FailureKind kind, const PgError& erro
   const bool was_up = node.tracker.health() == NodeHealth::up;
   node.tracker.failed(loop_.now(), kind);
   node.was_down |= was_up && node.tracker.health() == NodeHealth::down;
+  // A standby whose processes were restarted recovers again, under the same postmaster, and may stand lower than
+  // it did. That somebody ended this one connection (57P01) is no sign of that.
+  if (kind == FailureKind::terminated && error.sqlstate != "57P01" && node.last && node.last->in_recovery)
+    ++node.replaced;
   forget_position(node);
   // Once more at once, where one failure says little.
   node.retry_soon = node.tracker.health() == NodeHealth::up &&
@@ -241,6 +248,7 @@ void ClusterMonitor::on_failed(Node& node, FailureKind kind, const PgError& erro
 void ClusterMonitor::take_position(Node& node, Lsn position, Asked asked) {
   node.last->position = position;
   node.position_known = true;
+  node.probe = asked.probe;
   if (node.last->in_recovery) {
     update_lag(node);
     return;
@@ -251,6 +259,12 @@ void ClusterMonitor::take_position(Node& node, Lsn position, Asked asked) {
   if (asked.sample == 0 || verdict_.primary != node.id) return;
   // The moment of asking is the earliest that the position can be from, so lag is never too small.
   ring_.add(asked.at, position);
+  if (position < sample_lsn_) {
+    log_warning("cluster=" + name_ + " node=" + node.address.name() + " stands at " + print(position) +
+                " after " + print(sample_lsn_) + ": it has lost what was not yet on its disk");
+    begin_term(position);
+    first_sample_ = asked.sample;
+  }
   sample_ = asked.sample;
   sample_lsn_ = position;
   if (events_.changed) events_.changed();
@@ -313,6 +327,12 @@ void ClusterMonitor::judge() {
   // switch are common to both, so replicas keep a lag (too large rather than too small) and go on
   // serving. If the new primary stands lower, add() forgets.
   const bool another = accepted.primary != before.accepted.primary;
+  if (another || accepted.timeline != before.accepted.timeline) {
+    const Node* taker = primary();
+    const bool next = before.accepted.system_id == accepted.system_id &&
+                      accepted.timeline == before.accepted.timeline + 1;
+    begin_term(taker != nullptr && next ? taker->last->left_at : Lsn{});
+  }
   if (another && before.accepted.primary)
     if (Node* old = find(*before.accepted.primary)) ++old->replaced;
 
@@ -333,6 +353,15 @@ void ClusterMonitor::judge() {
     want_sample();  // floors that are pending, and the ring, need the new primary's position
     if (events_.accepted) events_.accepted();
   }
+}
+
+// What was sampled before means something up to `common` only.
+void ClusterMonitor::begin_term(Lsn common) {
+  ++term_;
+  switched_at_ = common;
+  sample_ = 0;
+  sample_lsn_ = {};
+  first_sample_ = samples_sent_->load(std::memory_order_relaxed) + 1;
 }
 
 bool ClusterMonitor::foreign(const Node& node) const {
@@ -502,11 +531,11 @@ void ClusterMonitor::suspect(NodeId id) {
   node->prober.suspect();
 }
 
-void ClusterMonitor::want_sample() {
-  sample_wanted_ = true;
+void ClusterMonitor::want_sample(std::uint64_t sample) {
+  sample_wanted_ |= sample > samples_sent_->load(std::memory_order_relaxed);
   wanted_at_ = loop_.now();
   try_sample();
-  if (!fast_.armed()) fast_.once(kSampleFloor);
+  if (!fast_.armed()) fast_.once(kFastTurn);
 }
 
 void ClusterMonitor::try_sample() {
@@ -522,10 +551,17 @@ void ClusterMonitor::try_sample() {
 
 void ClusterMonitor::on_fast() {
   if (!wanted_at_ || loop_.now() - *wanted_at_ > kFastFor) return;
+  std::vector<Node*> replicas;
   for (const auto& node : nodes_)
     if (node->last && node->last->in_recovery && node->tracker.health() == NodeHealth::up)
-      node->prober.quick();
-  fast_.once(kFastProbe);
+      replicas.push_back(node.get());
+  // A few are asked twice as often, which costs them little.
+  constexpr auto kTurns = static_cast<std::size_t>(kFastProbe / kFastTurn);
+  const std::size_t turns = replicas.size() < kTurns ? kTurns / 2 : kTurns;
+  for (std::size_t i = 0; i < replicas.size(); ++i)
+    if (i * turns / replicas.size() == fast_turn_ % turns) replicas[i]->prober.quick();
+  ++fast_turn_;
+  fast_.once(kFastTurn);
 }
 
 // --- what others see ---
@@ -575,7 +611,9 @@ NodeState ClusterMonitor::state_of(const Node& node) const {
   state.nearby = node.nearby;
   if (!node.last) return state;
   if (node.last->in_recovery && node.position_known) state.replayed = node.last->position;
+  state.probe = node.probe;
   state.system_id = node.last->system_id;
+  state.started_us = node.last->started_us;
   state.timeline = node.last->timeline;
   return state;
 }
@@ -588,6 +626,10 @@ routing::ClusterState ClusterMonitor::state() const {
   state.sample = sample_;
   state.sample_lsn = sample_lsn_;
   state.samples_sent = samples_sent_;
+  state.probes_sent = probes_sent_;
+  state.term = term_;
+  state.switched_at = switched_at_;
+  state.first_sample = first_sample_;
   return state;
 }
 

@@ -73,7 +73,7 @@ struct ClusterReport {
 // Rhythm: every node each probe.interval, spread so that replicas are asked between two samples of
 // the primary; a node that is not up at least every second; a suspected one at once. While sessions
 // wait for a floor (want_sample) the primary is sampled as often as every kSampleFloor and replicas
-// are asked every kFastProbe.
+// are asked every kFastProbe, one after the other: who waits is content with any of them.
 class ClusterMonitor {
  public:
   struct Events {
@@ -94,7 +94,9 @@ class ClusterMonitor {
   void configure(const conf::Settings& settings, const std::vector<Member>& members);
 
   void suspect(routing::NodeId id);
-  void want_sample();
+  // Somebody waits for this sample, or for a replica to replay it. kNext: for one that is sent from now on.
+  void want_sample(std::uint64_t sample = kNext);
+  static constexpr std::uint64_t kNext = ~std::uint64_t{0};
   // A worker has made a connection to it, or failed to because of the node.
   void outcome(routing::NodeId id, bool good);
   // Every kFadePeriod: latencies fade, limits follow, breakers open and half open. `slots`: by node number,
@@ -110,7 +112,8 @@ class ClusterMonitor {
 
   static constexpr conf::Millis kSampleFloor{5};
   static constexpr conf::Millis kFastProbe{20};
-  static constexpr conf::Millis kFastFor{1000};   // after the last want_sample()
+  static constexpr conf::Millis kFastTurn{5};     // between two of them
+  static constexpr conf::Millis kFastFor{100};    // after the last want_sample()
   static constexpr conf::Millis kMaxRetry{1000};  // a node that is not up is asked as often
   static constexpr unsigned kBackendsEvery = 10;  // probes per count of active backends
 
@@ -120,6 +123,7 @@ class ClusterMonitor {
   struct Asked {
     Instant at;
     std::uint64_t sample;  // 0: this was no sample
+    std::uint64_t probe;
   };
 
   Asked on_answer(Node& node);
@@ -133,6 +137,7 @@ class ClusterMonitor {
   void settle(Node& node, const std::string& how);
   void take_position(Node& node, routing::Lsn position, Asked asked);
   void judge();
+  void begin_term(routing::Lsn common);
   void judge_breakers();
   void look_for_late(Node& node);
   void try_sample();
@@ -165,8 +170,13 @@ class ClusterMonitor {
   bool switched_ = false;  // a timeline newer than the first one was accepted in our life
 
   std::shared_ptr<std::atomic<std::uint64_t>> samples_sent_;
+  std::shared_ptr<routing::ProbeCounts> probes_sent_;
   std::uint64_t sample_ = 0;
   routing::Lsn sample_lsn_;
+  std::uint16_t term_ = 0;  // as the following in routing::ClusterState
+  routing::Lsn switched_at_;
+  std::uint64_t first_sample_ = 0;
+  unsigned fast_turn_ = 0;
   std::optional<Instant> last_sample_sent_;
   bool sample_wanted_ = false;
   std::optional<Instant> wanted_at_;

@@ -49,6 +49,7 @@ std::string probe(bool humble) {
          ", case when $1::boolean and pg_has_role('pg_monitor', 'usage') then"
          " (select count(*) from pg_stat_activity"
          " where state = 'active' and backend_type = 'client backend') end"
+         ", case when not r then pg_last_wal_replay_lsn() end"
          " from (select pg_is_in_recovery()) as x(r)";
 }
 
@@ -73,7 +74,7 @@ const std::string& quick_probe() {
 }
 
 std::optional<ProbeAnswer> read_full_probe(const std::vector<PgRow>& rows) {
-  if (rows.size() != 1 || rows[0].size() != 11) return std::nullopt;
+  if (rows.size() != 1 || rows[0].size() != 12) return std::nullopt;
   const PgRow& row = rows[0];
   const auto in_recovery = truth(row[0]);
   const auto started = row[6] ? number<std::int64_t>(*row[6]) : std::nullopt;
@@ -100,6 +101,7 @@ std::optional<ProbeAnswer> read_full_probe(const std::vector<PgRow>& rows) {
   if (!timeline || segment == 0 || !position) return std::nullopt;
   answer.timeline = *timeline;
   answer.wal_segment_size = segment;
+  if (row[11]) answer.left_at = routing::parse_lsn(*row[11]).value_or(routing::Lsn{});
   answer.position = routing::normalise_insert_lsn(*position, segment);
   return answer;
 }

@@ -21,6 +21,8 @@ struct ProbeAnswer {
   std::uint32_t timeline = 0;
   std::uint32_t following = 0;   // replica: the receiver's timeline; 0: no receiver or not visible
   std::uint64_t system_id = 0;   // 0: unknown
+  // Primary: where it left the timeline that it replayed as a standby; zero once it has restarted.
+  routing::Lsn left_at;
   std::uint64_t wal_segment_size = 0;  // primary only: to normalise later quick answers
   std::int64_t started_us = 0;   // pg_postmaster_start_time(), microseconds since 1970
   bool receiver_running = false;  // replica only

@@ -611,6 +611,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
                                 .unpins = client.batch_unpins,
                                 .deallocates = client.batch_deallocates,
                                 .executes = client.batch.executes,
+                                .looks = client.batch.looks,
                                 .unread = client.batch.unread_text,
                                 .query_timeout_ms = client.batch.overrides.query_timeout_ms,
                                 .changes = std::move(client.batch_changes),
@@ -626,6 +627,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
     open.unpins |= client.batch_unpins;
     open.deallocates |= client.batch_deallocates;
     open.executes |= client.batch.executes;
+    open.looks |= client.batch.looks;
     open.unread |= client.batch.unread_text;
     open.digests.add(client.batch_digests);
     if (client.batch_extras && open.extras) open.extras->hold.join(std::move(client.batch_extras->hold));

@@ -72,6 +72,7 @@ struct InFlight {
   bool unpins = false;      // DISCARD ALL
   bool deallocates = false;
   bool executes = false;    // runs something; else it only parses
+  bool looks = false;       // may have returned data
   bool unread = false;      // its text was too large to be looked at
   bool gives_away = false;  // a statement was lent for it that its DEALLOCATE must take away
   std::uint32_t query_timeout_ms = 0;  // of a [[route]] rule; 0: its client's

@@ -15,6 +15,14 @@ namespace proxy {
 
 namespace be = wire::backend;
 
+namespace {
+
+// As the probes ask (monitor_probe.cc).
+constexpr std::string_view kWhichPostmaster =
+    "select (extract(epoch from pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint";
+
+}  // namespace
+
 ServerLogin::ServerLogin(Worker& worker, Server& server) : worker_(worker), server_(server) {
   const Identity& identity = *server.identity_;
   secret_ = worker.settings().secret_of(identity.user);
@@ -98,7 +106,41 @@ void ServerLogin::send_startup() {
   server_.send(packet);
 }
 
+// A position that a probe has read says something of a server only if both talk to the same life of the same
+// Postgres. Behind one address there can be another by now: restarted, moved, or beside it behind a balancer.
+bool ServerLogin::on_identity(char type, std::string_view body) {
+  switch (type) {
+    case be::kDataRow: {
+      const routing::ClusterState* state = worker_.cluster(*server_.identity_);
+      const routing::NodeState* node = state == nullptr ? nullptr : state->find(server_.node_);
+      if (node == nullptr || node->started_us == 0) return true;
+      // One column: its number, its length, its text.
+      constexpr std::size_t kBefore = 6;
+      const std::string_view said = body.size() < kBefore ? body : body.substr(kBefore);
+      same_postmaster_ = said == std::to_string(node->started_us);
+      return true;
+    }
+    case be::kReadyForQuery:
+      stage_ = Stage::done;
+      if (same_postmaster_) return true;
+      server_.login_failed(true, std::string(wire::sqlstate::kConnectionFailure),
+                           "another postmaster answers here than the one that was probed: it has been restarted, "
+                           "or something between hands connections to several");
+      return false;
+    // Who may not ask is not told; then the probe's word stands alone.
+    case be::kErrorResponse:
+      if (wire::peek_error(body).severity != "FATAL") return true;
+      return fail("the server ended the connection when it was asked which one it is");
+    case be::kRowDescription:
+    case be::kCommandComplete:
+    case be::kNoticeResponse: return true;
+    case be::kParameterStatus: return on_message(type, body);
+    default: return fail("the server sent an unexpected message during login");
+  }
+}
+
 bool ServerLogin::on_message(char type, std::string_view body) {
+  if (stage_ == Stage::identity && type != be::kParameterStatus) return on_identity(type, body);
   switch (type) {
     case be::kAuthentication: return on_authentication(body);
     case be::kErrorResponse: {
@@ -136,7 +178,7 @@ bool ServerLogin::on_message(char type, std::string_view body) {
     }
     case be::kReadyForQuery:
       if (!authenticated_) return fail("the server is ready before it has authenticated us");
-      stage_ = Stage::done;
+      stage_ = Stage::identity;
       return true;
     default: return fail("the server sent an unexpected message during login");
   }
@@ -155,7 +197,9 @@ bool ServerLogin::on_authentication(std::string_view body) {
     case wire::AuthenticationKind::ok:
       if (scram_) return fail("the server accepted us without proving that it knows the password");
       authenticated_ = true;
-      return true;
+      // At once: its answer comes right behind the first ReadyForQuery.
+      wire::append_query(answer, kWhichPostmaster);
+      break;
     case wire::AuthenticationKind::cleartext_password:
       if (!plain_known) return fail(no_password);
       wire::append_password(answer, secret_);

@@ -13,13 +13,13 @@ namespace proxy {
 class Server;
 class Worker;
 
-// What a Server does between connect and its first ReadyForQuery: asks for TLS, says who it is, proves
-// it. Gone when the login is over.
+// What a Server does between connect and the moment when it can be used: asks for TLS, says who it is, proves
+// it, and asks which postmaster this is. Gone when the login is over.
 class ServerLogin {
  public:
   ServerLogin(Worker& worker, Server& server);
 
-  enum class Stage : std::uint8_t { connecting, tls_answer, tls_handshake, startup, done };
+  enum class Stage : std::uint8_t { connecting, tls_answer, tls_handshake, startup, identity, done };
   Stage stage() const { return stage_; }
 
   // The socket is connected.
@@ -30,6 +30,7 @@ class ServerLogin {
 
  private:
   void send_startup();
+  bool on_identity(char type, std::string_view body);
   bool on_message(char type, std::string_view body);
   bool on_authentication(std::string_view body);
   void answer_challenge(const wire::ScramKeys& keys);
@@ -39,6 +40,7 @@ class ServerLogin {
   Server& server_;
   Stage stage_ = Stage::connecting;
   bool authenticated_ = false;
+  bool same_postmaster_ = true;  // as far as it says
   std::string secret_;  // that is configured, or that auth.query found; empty: none
   std::unique_ptr<wire::ScramClient> scram_;
   // Work in the background may end after this login has: it holds a copy of this and looks.

@@ -72,6 +72,8 @@ struct Identity {
   } timeouts;
   std::shared_ptr<pool::Quota> database_clients, user_clients;  // taken by those who are logged in
   conf::OnPin on_pin = conf::OnPin::allow;  // always in session mode
+  conf::Consistency consistency{}, weakest{}, strongest{};  // unless a session asks; what it may ask for
+  std::size_t written_at = 0;  // the place of its cluster in pool::Tenant::written
   pool::ClassId service_class = pool::kHigh;  // of its clients, who may lower themselves
   std::shared_ptr<const routing::Scope> scope;     // what statements are judged by in its database
   const routing::ClusterState* state = nullptr;  // its cluster in the worker's topology; null: not in it
@@ -261,7 +263,7 @@ class Worker {
   routing::NodeRole role_of(const Identity& identity, routing::NodeId node) const;
   metrics::StatementSeries& series(Client& client, const Server& server,
                                    routing::StatementClass kind);
-  void want_sample(const Identity& identity);
+  void want_sample(const Identity& identity, std::uint64_t sample);
   void refusal(pool::Refusal why) { metrics_->refusals.add(why); }
 
   // --- rules and hints ------------------------------------------------------------------------------
@@ -343,6 +345,9 @@ class Worker {
   void configure(Identity& identity);
   void forget_unused_identities(bool with_idle_servers);
   void wait(Client& client, WaitingFor what);
+  bool waits_for_floor(Client& client);
+  std::optional<Placed> place_token(Client& client, const routing::ClusterState& state);
+  void note_floor(const Server& server, Client& client);
   void leave_retry(Client& client);
   // Queues: worker_queues.cc.
   std::optional<Placed> refuse_class(Client& client);
@@ -357,7 +362,7 @@ class Worker {
   void protect();
   void map_nodes();
   std::optional<routing::ReadChoice> choose_own(const Client& client, const routing::ClusterState& cluster,
-                                                const routing::SessionState& session);
+                                                const routing::ReadNeeds& needs);
   Placed refused(Client& client);
   Millis soon(Millis at_least);
   void take_slot(Client& client, Server& server);
@@ -492,10 +497,13 @@ class Worker {
   SeldomLog lack_log_;          // no descriptors for a server
   bool nodes_stalling_ = false;  // a probe of some node is late
   bool busy_tick_ = false;
-  conf::Instant last_sample_wanted_{};
   pool::RetryBudget retry_budget_;
   conf::Instant last_retry_said_{};
   std::uint64_t retries_unsaid_ = 0;
+  struct {
+    conf::Instant at{};
+    std::uint64_t sample = 0;
+  } wanted_;  // the last one that was asked for
   conf::Instant last_crash_heard_{};
   routing::NodeId last_crash_node_{};
   conf::Instant last_doubt_{};

@@ -56,10 +56,9 @@ Worker::Spilled Worker::spill(Client& client, const routing::ClusterState& state
     return {std::nullopt, Placed::refused};
   }
   // Late, but not without what the session itself has written.
-  const routing::ReadChoice late = routing::choose_replica(
-      state,
-      {.floor = routing::read_floor(client.route_state), .excluded = excluded(state), .however_late = true},
-      shared_.loads, random_);
+  routing::ReadNeeds needs{.excluded = excluded(state), .however_late = true};
+  if (client.route_state.consistency != conf::Consistency::eventual) needs.satisfy(client.route_state.floor);
+  const routing::ReadChoice late = routing::choose_replica(state, needs, shared_.loads, random_);
   if (late.replica) {
     metrics_->spills.add(Spill::stale);
     return {late.replica};

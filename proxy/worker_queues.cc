@@ -185,7 +185,7 @@ void Worker::map_nodes() {
 // A replica for a read of a class, where classes have some to themselves.
 std::optional<routing::ReadChoice> Worker::choose_own(const Client& client,
                                                       const routing::ClusterState& cluster,
-                                                      const routing::SessionState& session) {
+                                                      const routing::ReadNeeds& needs) {
   const auto at = static_cast<std::size_t>(&cluster - topology_->clusters.data());
   if (at >= own_nodes_.size()) return std::nullopt;
   const std::vector<std::uint64_t>& masks = own_nodes_[at];
@@ -194,11 +194,9 @@ std::optional<routing::ReadChoice> Worker::choose_own(const Client& client,
   for (const std::uint64_t mask : masks) owned |= mask;
   if (owned == 0) return std::nullopt;
   const auto choose = [&](std::uint64_t barred) {
-    return routing::choose_replica(cluster,
-                                   {.floor = routing::read_floor(session),
-                                    .excluded = excluded_for(client, cluster) | barred,
-                                    .max_lag = Millis(client.batch.overrides.max_lag_ms)},
-                                   shared_.loads, random_);
+    routing::ReadNeeds those = needs;
+    those.excluded |= barred;
+    return routing::choose_replica(cluster, those, shared_.loads, random_);
   };
   if (mine == 0) return choose(owned);
   const routing::ReadChoice choice = choose(~mine);

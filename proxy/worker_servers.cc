@@ -74,16 +74,36 @@ void Worker::finished(Server& server, Client* client, InFlight& done, char old_s
 
   // A text that nobody has read may have left anything behind.
   server.unread_text |= done.unread;
-  client->wrote |= done.executes && done.kind >= routing::StatementClass::write;
-  if (client->wrote && !in_transaction) {
-    client->wrote = false;
-    // Sample number `sent + 1` is sent after this answer was read: it is at or past the commit.
-    const routing::ClusterState* state = cluster(*client->identity);
-    if (state != nullptr && state->samples_sent)
-      client->route_state.floor.raise(state->samples_sent->load());
+  if (done.executes) {
+    client->wrote |= done.kind >= routing::StatementClass::write;
+    client->looked |= done.looks;
+    if (!in_transaction) note_floor(server, *client);
   }
   if (done.kind == routing::StatementClass::ddl && !done.failed)
     shared_.tell_control(SchemaChanged{client->identity->cluster});
+}
+
+// A transaction has ended, or its server is lost: what the session's next reads must not be older than.
+void Worker::note_floor(const Server& server, Client& client) {
+  const bool wrote = std::exchange(client.wrote, false), looked = std::exchange(client.looked, false);
+  const routing::ClusterState* state = cluster(*client.identity);
+  if (state == nullptr || !state->samples_sent) return;
+  // What a rule let read older data says nothing of how new the session's own view is.
+  routing::SessionState room;
+  const conf::Consistency consistency = routing::seen_by(client.batch, client.route_state, room).consistency;
+  const bool counts_looks = consistency != conf::Consistency::eventual;
+  if (server.role == routing::NodeRole::replica) {
+    if (looked && counts_looks)
+      client.route_state.floor.read_at(
+          server.node_id(), server.incarnation(),
+          (*state->probes_sent)[routing::index(server.node_id())].load());
+    return;
+  }
+  // Sample number `sent + 1` is sent after this answer was read: it is at or past what was committed or seen.
+  const std::uint64_t sent = state->samples_sent->load();
+  const bool counts_writes = consistency != conf::Consistency::monotonic && consistency != conf::Consistency::token;
+  if ((wrote && counts_writes) || (looked && counts_looks)) client.route_state.floor.raise(sent);
+  if (wrote) client.tenant->wrote(client.identity->written_at, sent + 1);
 }
 
 // What the batch's statements did to the session's settings and to the names of statements.
@@ -114,6 +134,9 @@ void Worker::apply_changes(Server& server, Client& client, const InFlight& done,
       client.session->apply(facts->settings, aborted, interner_);
       server.session.apply(facts->settings, aborted, interner_);
       aborted = false;
+      for (const routing::SettingChange& change : facts->settings)
+        if (change.name == "pgsluice.lsn" && change.what == routing::SettingChange::What::set)
+          client.take_token(change.value);
     }
     for (const std::string& name : facts->prepares_names) client.preparing().put(name, {});
   }
@@ -282,6 +305,14 @@ void Worker::retire(Server& server, ServerEnd why, std::string_view text) {
   dead_servers_.push_back(std::move(found->second));
   servers_.erase(found);
 
+  // It may have been committed without an answer.
+  if (client != nullptr && server.role == routing::NodeRole::primary &&
+      (client->wrote || ending || std::ranges::any_of(server.in_flight, [](const InFlight& batch) {
+         return batch.kind >= routing::StatementClass::write;
+       }))) {
+    client->wrote = true;
+    note_floor(server, *client);
+  }
   if (why == ServerEnd::lost) shared_.tell_control(NodeSuspected{its_pool.key().node});
   room_made_ |= why == ServerEnd::evicted;
   if (why == ServerEnd::lost && client != nullptr && server.node_at_fault)

@@ -16,6 +16,14 @@ using conf::Instant;
 using conf::Millis;
 using namespace std::chrono_literals;
 
+namespace {
+
+// A replica whose lag at its last probe was so much above routing.floor_wait has a chance to be there in time: a
+// lag is measured with the grain of samples and probes.
+constexpr Millis kNearly{30};
+
+}  // namespace
+
 Identity* Worker::identity(const std::string& database, const std::string& user) {
   const std::string key = database + '\0' + user;
   if (const auto found = identities_.find(key); found != identities_.end())
@@ -71,6 +79,11 @@ void Worker::configure(Identity& identity) {
   identity.on_pin = identity.mode == conf::PoolMode::session
                         ? conf::OnPin::allow
                         : choose(&PoolOverrides::pool_on_pin, settings.pool_on_pin);
+  identity.consistency = choose(&PoolOverrides::routing_consistency, settings.routing_consistency);
+  identity.weakest = choose(&PoolOverrides::routing_weakest_consistency, settings.routing_weakest_consistency);
+  identity.strongest =
+      choose(&PoolOverrides::routing_strongest_consistency, settings.routing_strongest_consistency);
+  identity.written_at = std::hash<std::string>{}(identity.cluster);
   identity.transactions = choose(&PoolOverrides::routing_transactions, settings.routing_transactions);
   identity.min_size = choose(&PoolOverrides::pool_min_size, settings.pool_min_size);
   identity.service_class = classes_->find(user.service_class, classes_->find(database.service_class));
@@ -203,11 +216,12 @@ metrics::StatementSeries& Worker::series(Client& client, const Server& server,
   return *client.last_series;
 }
 
-void Worker::want_sample(const Identity& identity) {
-  // At most every 5 ms: the control thread does not send more.
-  if (now() - last_sample_wanted_ < 5ms) return;
-  last_sample_wanted_ = now();
-  shared_.tell_control(SampleWanted{identity.cluster});
+// The number that a session waits for; one that has been sent already may still want the replicas to be asked.
+void Worker::want_sample(const Identity& identity, std::uint64_t sample) {
+  // One word per 5 ms and sample: the control thread does not send more.
+  if (sample <= wanted_.sample && now() - wanted_.at < 5ms) return;
+  wanted_ = {now(), sample};
+  shared_.tell_control(SampleWanted{identity.cluster, sample});
 }
 
 void Worker::look_at(Server& server) const {
@@ -271,7 +285,8 @@ Worker::Placed Worker::place(Client& client) {
   bool must_be_own = false;  // its class reads on its own replicas or not at all
   routing::Decision decision{routing::Target::primary, routing::RouteReason::write};
   if (state != nullptr) {
-    client.route_state.floor.learn(*state);
+    if (client.batch.shows_lsn || client.batch.sets_lsn) [[unlikely]]
+      if (const auto placed = place_token(client, *state)) return *placed;
     routing::SessionState room;
     const routing::SessionState& session = routing::seen_by(client.batch, client.route_state, room);
     decision = login && client.batch.kind == routing::StatementClass::read
@@ -279,20 +294,47 @@ Worker::Placed Worker::place(Client& client) {
                    : routing::route(client.batch, session, identity.mode);
     if (client.retry && client.retry.why == pool::RetryReason::wrong_node) [[unlikely]]
       decision = {routing::Target::primary, routing::RouteReason::retry};
-    if (decision.why == routing::RouteReason::floor_pending) want_sample(identity);
     if (decision.target == routing::Target::replica) {
-      const auto own = own_nodes_.empty() ? std::nullopt : choose_own(client, *state, session);
+      routing::ReadNeeds needs{.excluded = excluded_for(client, *state),
+                                .max_lag = Millis(client.batch.overrides.max_lag_ms)};
+      routing::Floor& floor = client.route_state.floor;
+      const conf::Consistency consistency = session.consistency;
+      if (consistency != conf::Consistency::eventual) {
+        if (consistency == conf::Consistency::tenant || consistency == conf::Consistency::strong) [[unlikely]] {
+          const std::uint64_t sent = state->samples_sent->load();
+          if (consistency == conf::Consistency::tenant)
+            floor.raise_to(client.tenant->written[identity.written_at % pool::Tenant::kClusters].load(), sent);
+          else if (client.waiting_for != WaitingFor::floor && client.waiting_for != WaitingFor::replica)
+            floor.raise(sent);
+        }
+        if (floor.learn(*state)) metrics_->floors_lost.add();
+        needs.satisfy(floor);
+        needs.close = settings_->routing_floor_wait + kNearly;
+      }
+      const auto own = own_nodes_.empty() ? std::nullopt : choose_own(client, *state, needs);
       const routing::ReadChoice choice =
-          own ? *own
-              : routing::choose_replica(*state,
-                                        {.floor = routing::read_floor(session),
-                                         .excluded = excluded_for(client, *state),
-                                         .max_lag = Millis(client.batch.overrides.max_lag_ms)},
-                                        shared_.loads, random_);
+          own ? *own : routing::choose_replica(*state, needs, shared_.loads, random_);
       must_be_own = own && !login && !classes_->at(client.service_class).overflow;
       node = choice.replica;
       read_why = choice.why;
-      if (choice.why == routing::ReadReason::none_has_replayed) want_sample(identity);
+      if (choice.leave && client.waiting_for != WaitingFor::floor) [[unlikely]] {
+        floor.raise(state->samples_sent->load());
+        if (waits_for_floor(client)) {
+          want_sample(identity, floor.sample);
+          return Placed::waits;
+        }
+      }
+      const bool floor_fails = choice.why == routing::ReadReason::floor_pending ||
+                               choice.why == routing::ReadReason::none_has_replayed;
+      // Its node has just failed us: what it had is told by the primary's next sample.
+      if (floor.kind == routing::Floor::Kind::at_node && floor_fails) floor.raise(state->samples_sent->load());
+      if (floor_fails) want_sample(identity, floor.sample);
+      if (choice.soon && waits_for_floor(client)) return Placed::waits;
+      if (client.waiting_for == WaitingFor::floor) {
+        client.waiting_for = WaitingFor::nothing;
+        (node ? metrics_->floor_waits : metrics_->floor_waits_in_vain).add();
+      }
+      if (choice.why == routing::ReadReason::floor_pending) decision.why = routing::RouteReason::floor_pending;
       if (!node && !must_be_own && !settings_->routing_dry_run) [[unlikely]] {
         const Spilled spilled = spill(client, *state, choice.why);
         node = spilled.node;
@@ -345,6 +387,63 @@ Worker::Placed Worker::place(Client& client) {
   if (client.spills) count_spill(client, *node, 1);
   if (const auto full = open_servers(identity, its_pool)) metrics_->server_limits.add(*full);
   hurry();
+  return Placed::waits;
+}
+
+// No replica has replayed what this read must see, but one may have soon. False: it has waited long enough.
+bool Worker::waits_for_floor(Client& client) {
+  if (client.waiting_for == WaitingFor::replica) return false;
+  if (client.waiting_for != WaitingFor::floor)
+    client.not_before() = now() + settings_->routing_floor_wait;
+  else if (now() >= client.not_before())
+    return false;
+  if (settings_->routing_floor_wait.count() == 0 || client.state() == ClientState::login) return false;
+  wait(client, WaitingFor::floor);
+  return true;
+}
+
+// The batch brings a position, or asks for one. Nothing: go on.
+std::optional<Worker::Placed> Worker::place_token(Client& client, const routing::ClusterState& state) {
+  routing::Floor& floor = client.route_state.floor;
+  const auto refuse = [this, &client](std::string_view sqlstate, const std::string& message) {
+    client.refuse(pool::Refusal::invalid_setting, sqlstate, message);
+    return refused(client);
+  };
+  if (client.batch.shows_lsn && client.batch.kind > routing::StatementClass::read)
+    return refuse(wire::sqlstate::kFeatureNotSupported,
+                  "SHOW pgsluice.lsn must stand alone: what the same batch does is not in it");
+  const bool waited = client.waiting_for == WaitingFor::floor;
+  if (floor.learn(state)) metrics_->floors_lost.add();
+  if (client.batch.sets_lsn) {
+    const std::optional<routing::Token> token = client.token_to_set();
+    if (!token) return std::nullopt;  // it has been told why
+    switch (routing::judge_token(*token, state)) {
+      case routing::TokenVerdict::good:
+      case routing::TokenVerdict::lost: return std::nullopt;
+      case routing::TokenVerdict::other_system:
+        return refuse(wire::sqlstate::kInvalidParameterValue,
+                      "pgsluice.lsn " + print(*token) + " is of another database system");
+      case routing::TokenVerdict::ahead: break;
+    }
+    if (waited && floor.kind == routing::Floor::Kind::known)
+      return refuse(wire::sqlstate::kInvalidParameterValue,
+                    "pgsluice.lsn " + print(*token) + " is ahead of everything that has been written");
+  }
+  // A sample that is sent from now on is past what others have written and what this session has seen.
+  const bool seen = floor.kind == routing::Floor::Kind::none || floor.kind == routing::Floor::Kind::at_node;
+  if (seen || (client.batch.sets_lsn && !waited)) floor.raise(state.samples_sent->load());
+  if (floor.kind == routing::Floor::Kind::known) {
+    client.show_token(routing::token_of(floor.lsn, state));
+    return std::nullopt;
+  }
+  if (now() - client.waiting_since > settings_->routing_primary_wait) {
+    client.refuse(pool::Refusal::no_primary, wire::sqlstate::kCannotConnectNow,
+                  "the primary does not tell its position at the moment (waited " +
+                      conf::print(settings_->routing_primary_wait) + ")");
+    return refused(client);
+  }
+  want_sample(*client.identity, floor.sample);
+  wait(client, WaitingFor::floor);
   return Placed::waits;
 }
 
@@ -615,7 +714,7 @@ void Worker::fill_pools() {
     const routing::ClusterState* state = cluster(*identity);
     if (identity->min_size == 0 || state == nullptr) continue;
     const bool reads_elsewhere = identity->mode != conf::PoolMode::session &&
-                                 settings_->routing_consistency != conf::Consistency::primary &&
+                                 identity->consistency != conf::Consistency::primary &&
                                  !settings_->routing_dry_run;
     for (const routing::NodeState& node : state->nodes) {
       const bool primary = state->primary == node.id;

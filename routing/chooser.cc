@@ -103,6 +103,21 @@ ReadChoice choose(std::span<const Candidate> candidates, std::size_t near, const
   return {draw_two(candidates, loads, random), ReadReason::fresh_replica};
 }
 
+// So often a session looks whether another replica is less busy than its own by a factor of two. Leaving costs
+// some ten milliseconds, so one that reads every millisecond loses less than a tenth even if it always finds one.
+constexpr std::uint32_t kLeaveOneIn = 128;
+
+bool is_better_elsewhere(const ClusterState& cluster, const NodeLoads& loads, NodeId here,
+                         std::minstd_rand& random) {
+  const auto count = static_cast<std::uint32_t>(cluster.serving.size());
+  if (count < 2 || draw(random, kLeaveOneIn) != 0) return false;
+  const NodeId other = cluster.serving[draw(random, count)].id;
+  const auto cost = [&loads](NodeId node) {
+    return coarse(loads[index(node)]) * (in_flight(loads[index(node)]) + 1);
+  };
+  return other != here && 2 * cost(other) <= cost(here);
+}
+
 }  // namespace
 
 void NodeLoad::observe(std::uint32_t relative, std::uint32_t us) {
@@ -151,6 +166,8 @@ std::uint32_t Baselines::relative(std::uint32_t digest, std::uint32_t us) {
 std::string_view name(ReadReason r) {
   switch (r) {
     case ReadReason::fresh_replica: return "fresh_replica";
+    case ReadReason::same_replica: return "same_replica";
+    case ReadReason::floor_pending: return "floor_pending";
     case ReadReason::no_replica: return "no_replica";
     case ReadReason::no_replica_up: return "no_replica_up";
     case ReadReason::all_lagging: return "all_lagging";
@@ -164,11 +181,20 @@ std::string_view name(ReadReason r) {
 
 ReadChoice choose_replica(const ClusterState& cluster, const ReadNeeds& needs,
                           const NodeLoads& loads, std::minstd_rand& random) {
-  const bool any_will_do = needs.floor == Lsn{} && needs.excluded == 0 && needs.groups == 0 &&
+  const bool any_will_do = needs.floor == Lsn{} && !needs.pending && needs.excluded == 0 && needs.groups == 0 &&
                            needs.max_lag.count() == 0 && !needs.however_late;
   if (any_will_do && !cluster.serving.empty())
     return cluster.even ? draw_two_even(cluster.serving, loads, random)
                         : choose(cluster.serving, cluster.near, loads, random);
+  if (needs.stay)
+    if (const NodeState* node = cluster.find(*needs.stay);
+        node != nullptr && cluster.may_serve_reads(*node) &&
+        (needs.however_late || cluster.close_enough(*node, needs.max_lag)) &&
+        (needs.groups == 0 || (node->groups & needs.groups) != 0)) {
+      const auto place = static_cast<std::size_t>(node - cluster.nodes.data());
+      if (place >= 64 || (needs.excluded >> place & 1) == 0)
+        return {node->id, ReadReason::same_replica, is_better_elsewhere(cluster, loads, node->id, random)};
+    }
 
   const NodeState* const primary = cluster.primary ? cluster.find(*cluster.primary) : nullptr;
   // A position on another timeline says nothing about this one's (README.md).
@@ -181,7 +207,7 @@ ReadChoice choose_replica(const ClusterState& cluster, const ReadNeeds& needs,
   std::size_t count = 0, near = 0;
   std::uint32_t sum = 0;
   bool any_replica = false, any_up = false, any_open = false, any_meant = false, any_close = false,
-       any_drained = false;
+       any_drained = false, soon = false;
   // Two passes, so that those of our zone stand in front.
   for (const bool nearby : {true, false}) {
     for (std::size_t i = 0; i < std::min(cluster.nodes.size(), kMaxNodes); ++i) {
@@ -199,6 +225,8 @@ ReadChoice choose_replica(const ClusterState& cluster, const ReadNeeds& needs,
       any_meant = true;
       if (!needs.however_late && !cluster.close_enough(node, needs.max_lag)) continue;
       any_close = true;
+      soon |= follows(node) && node.lag && *node.lag <= needs.close;
+      if (needs.pending) continue;
       if (needs.floor != Lsn{} && (node.replayed < needs.floor || !follows(node))) continue;
       // One whose probe is late is all but passed over.
       const std::uint16_t share = node.late ? 1 : node.share;
@@ -212,7 +240,8 @@ ReadChoice choose_replica(const ClusterState& cluster, const ReadNeeds& needs,
   if (!any_open) return {std::nullopt, ReadReason::all_ejected};
   if (!any_meant) return {std::nullopt, ReadReason::none_in_group};
   if (!any_close) return {std::nullopt, ReadReason::all_lagging};
-  if (count == 0) return {std::nullopt, ReadReason::none_has_replayed};
+  if (needs.pending) return {.why = ReadReason::floor_pending, .soon = soon};
+  if (count == 0) return {.why = ReadReason::none_has_replayed, .soon = soon};
   return choose(std::span(eligible).first(count), near, loads, random);
 }
 

@@ -8,6 +8,7 @@
 #include <span>
 #include <string_view>
 
+#include "routing/floor.h"
 #include "routing/topology.h"
 
 namespace routing {
@@ -64,16 +65,33 @@ class Baselines {
 };
 
 struct ReadNeeds {
-  Lsn floor{};                     // the session's own last write; Lsn{}: it has not written
+  Lsn floor{};           // what a replica must have replayed; Lsn{}: nothing
+  bool pending = false;  // or that position is not known yet, and only `stay` will do
+  std::optional<NodeId> stay{};  // this one satisfies the floor, whatever is known of its position
+  Millis close{};        // see ReadChoice::soon
   // bit i: the i-th node of the cluster must not serve (it just failed there)
   std::uint64_t excluded = 0;
   Millis max_lag{0};               // 0: as configured
   std::uint64_t groups = 0;        // only nodes of one of these groups (Topology::group); 0: of any
   bool however_late = false;       // lag does not matter
+
+  void satisfy(const Floor& session) {
+    switch (session.kind) {
+      case Floor::Kind::none: break;
+      case Floor::Kind::pending: pending = true; break;
+      case Floor::Kind::known: floor = session.lsn; break;
+      case Floor::Kind::at_node:
+        pending = true;
+        stay = session.node;
+        break;
+    }
+  }
 };
 
 enum class ReadReason : std::uint8_t {
   fresh_replica,
+  same_replica,        // that of the session's last read: the only one known to be no older
+  floor_pending,       // what a replica must have replayed is not known yet
   no_replica,          // the cluster has none configured or recognised
   no_replica_up,
   all_lagging,
@@ -85,16 +103,22 @@ enum class ReadReason : std::uint8_t {
 std::string_view name(ReadReason r);
 
 struct ReadChoice {
-  std::optional<NodeId> replica;  // empty: the primary serves this read
+  std::optional<NodeId> replica{};  // empty: the primary serves this read
   ReadReason why;                 // becomes the log field and the metric label
+  // There is a much less busy one than that to stay at: it is time to find out where the session may go.
+  bool leave = false;
+  // None has replayed the floor, but one whose lag is at most ReadNeeds::close may have in a moment.
+  bool soon = false;
 };
 
 // Picks the replica that serves one read: it must be up, not ejected, within the limits of lag, and have
-// replayed the session's own writes. Among those two are drawn at random, by weight, and the one with
+// replayed the floor, or be the one to stay at. Among those two are drawn at random, by weight, and the one with
 // the lower latency x (1 + in flight / weight) wins; two random choices are nearly as even as always taking
 // the best, and workers that cannot see each other do not all pick the same node
 // (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001).
 // Nodes of the own zone go first while one that is drawn has room; a node at its limit is taken when all are.
+// A session stays at its replica while others write and it reads all the time. Now and then one that is busy is
+// left all the same, at the price of a wait for the primary's next sample.
 // Pure but for `random`. Cost: two draws when the cluster's serving replicas are known and the session
 // needs no more than that; else one pass over the nodes. No allocation.
 ReadChoice choose_replica(const ClusterState& cluster, const ReadNeeds& needs,

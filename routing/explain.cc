@@ -83,7 +83,8 @@ std::vector<RouteRow> explain_route(const RouteQuestion& question, const NodeLoa
   row("reason", std::string(name(decision.why)));
   if (question.cluster == nullptr || decision.target == Target::same_server) return rows;
   const ClusterState& cluster = *question.cluster;
-  const ReadNeeds needs{.floor = read_floor(session), .excluded = question.excluded, .max_lag = Millis(said.max_lag_ms)};
+  ReadNeeds needs{.excluded = question.excluded, .max_lag = Millis(said.max_lag_ms)};
+  if (session.consistency != conf::Consistency::eventual) needs.satisfy(session.floor);
   if (needs.floor != Lsn{}) row("floor", print(needs.floor));
   if (decision.target == Target::replica) {
     std::minstd_rand random;

@@ -130,6 +130,7 @@ struct Facts {
   // May see what is prepared on the server, or name what has a name of ours there: pg_prepared_statements,
   // EXECUTE of a name that begins with kOurStatements, or a text that nobody has understood and that may.
   bool sees_prepared = false;
+  bool shows_lsn = false;            // SHOW pgsluice.lsn: its value must be known first
   bool depends_on_literals = false;  // not cached by digest: SET, set_config, transaction modes
   bool several = false;              // more than one statement in the string
   TransactionStep step = TransactionStep::none;  // the last one that is not none
@@ -147,7 +148,8 @@ struct Facts {
   void look_plain() {
     plain = !cursor && pins == Pin::none && may_unpin == Pin::none && !unpins_all && !serializable &&
             !deallocates_all && deallocates_names.empty() && executes_names.empty() &&
-            prepares_names.empty() && !sees_prepared && step == TransactionStep::none && settings.empty();
+            prepares_names.empty() && !sees_prepared && step == TransactionStep::none && settings.empty() &&
+            !shows_lsn;
   }
   bool is_read() const { return kind == StatementClass::read || kind == StatementClass::empty; }
 };

@@ -265,6 +265,7 @@ class Finder {
       case Kind::show:
         if (is_node_setting(folded(json_.text(node, "name"))))
           return write(ClassReason::primary_only);
+        facts_.shows_lsn |= folded(json_.text(node, "name")) == "pgsluice.lsn";
         return read();
       case Kind::declare: return declare(node);
       // They move or end what DECLARE made; their own class must not let anybody run them again.

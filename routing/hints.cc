@@ -70,13 +70,14 @@ HintLimits hint_limits(const conf::Settings& settings) {
   return {.consistency = may("consistency"),
           .route = may("route"),
           .tenant = may("tenant"),
-          .freshest = settings.routing_hint_consistency};
+          .freshest = std::max(settings.routing_weakest_consistency, settings.routing_strongest_consistency),
+          .stalest = settings.routing_weakest_consistency};
 }
 
 bool take_hint(std::string_view key, std::string_view value, const HintLimits& limits, Hints* hints) {
   if (key == "consistency" && limits.consistency) {
     const auto wanted = conf::parse_word<conf::Consistency>(value);
-    if (wanted) hints->consistency = std::min(*wanted, limits.freshest);
+    if (wanted) hints->consistency = std::clamp(*wanted, limits.stalest, limits.freshest);
     return wanted.has_value();
   }
   if (key == "route" && limits.route) {

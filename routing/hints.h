@@ -46,10 +46,11 @@ struct Hints {
   bool any() const { return consistency.has_value() || target != conf::RouteTarget::any; }
 };
 
-// How much clients may say: routing.hints and routing.hint_consistency.
+// How much clients may say: routing.hints, routing.weakest_consistency and routing.strongest_consistency.
 struct HintLimits {
   bool consistency = true, route = true, tenant = true;
   conf::Consistency freshest = conf::Consistency::primary;
+  conf::Consistency stalest = conf::Consistency::eventual;
 };
 HintLimits hint_limits(const conf::Settings& settings);
 

@@ -48,9 +48,6 @@ bool reads_in_transaction(const BatchFacts& batch, const SessionState& session) 
 Decision read(const SessionState& session, RouteReason why) {
   if (session.target == conf::RouteTarget::primary)
     return {Target::primary, session.target_by_hint ? RouteReason::hint : RouteReason::rule};
-  if (session.consistency == conf::Consistency::session &&
-      session.floor.kind == Floor::Kind::pending)
-    return {Target::primary, RouteReason::floor_pending};
   return {Target::replica, why};
 }
 
@@ -89,17 +86,6 @@ std::string_view name(RouteReason r) {
   return "unknown";
 }
 
-void Floor::learn(const ClusterState& cluster) {
-  if (kind != Kind::pending || sample > cluster.sample) return;
-  *this = {Kind::known, 0, cluster.sample_lsn};
-}
-
-Lsn read_floor(const SessionState& session) {
-  const bool counts = session.consistency == conf::Consistency::session &&
-                      session.floor.kind == Floor::Kind::known;
-  return counts ? session.floor.lsn : Lsn{};
-}
-
 void BatchFacts::add_rest(const Facts& facts) {
   plain = false;
   const bool only_read_so_far =
@@ -114,6 +100,10 @@ void BatchFacts::add_rest(const Facts& facts) {
     }
   }
   if (touches_modes(facts)) begins_first = false;
+  shows_lsn |= facts.shows_lsn;
+  sets_lsn |= std::ranges::any_of(facts.settings, [](const SettingChange& change) {
+    return change.what == SettingChange::What::set && change.name == "pgsluice.lsn";
+  });
   pins |= facts.pins;
   may_unpin |= facts.may_unpin;
   serializable |= facts.serializable;

@@ -1,28 +1,16 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
 #include "conf/settings.h"
 #include "routing/facts.h"
+#include "routing/floor.h"
 #include "routing/overrides.h"
 #include "routing/topology.h"
 
 namespace routing {
-
-// Where a session must not read before: nothing; a sample of the primary that is still to come; or
-// a position. Positions are sampled, not asked for after every write: README.md, "Sampled floors".
-struct Floor {
-  enum class Kind : std::uint8_t { none, pending, known } kind = Kind::none;
-  std::uint64_t sample = 0;  // pending: satisfied by this sample or a later one
-  Lsn lsn;                   // known
-
-  // Takes what `cluster` has learnt: pending(g) with g <= cluster.sample becomes known(sample_lsn).
-  void learn(const ClusterState& cluster);
-  // The session wrote, and the newest sample *sent* so far is `sent`: the first one after it is
-  // past the commit.
-  void raise(std::uint64_t sent) { *this = {Kind::pending, sent + 1, {}}; }
-};
 
 // What routing remembers of a client between statements.
 struct SessionState {
@@ -74,10 +62,6 @@ struct Decision {
   RouteReason why;
 };
 
-// The position that a replica must have replayed to serve this session (ReadNeeds::floor); Lsn{}
-// when any will do. A pending floor has no position yet: route() has sent the read to the primary.
-Lsn read_floor(const SessionState& session);
-
 // Does a batch begin a transaction whose BEGIN was held back until it came?
 enum class Opens : std::uint8_t { nothing, read_write, read_only };
 
@@ -97,9 +81,13 @@ struct BatchFacts {
   bool plain = true;          // none of its statements means more than its class
   bool serializable = false;
   bool too_large = false;
-  bool unread_text = false;  // a text so large that nobody has read it: it may have done anything
-  bool executes = false;     // something in it runs; else it only parses
-  bool open_ended = false;  // ends with a Flush: what follows in the sequence is not known yet
+  // Bits: every client has one of these.
+  bool unread_text : 1 = false;  // a text so large that nobody has read it: it may have done anything
+  bool executes : 1 = false;     // something in it runs; else it only parses
+  bool looks : 1 = false;        // it may return data
+  bool shows_lsn : 1 = false;    // SHOW pgsluice.lsn
+  bool sets_lsn : 1 = false;
+  bool open_ended : 1 = false;  // ends with a Flush: what follows in the sequence is not known yet
   RouteOverrides overrides{};  // what rules and hints say of it
   bool has_any = false;     // there was a statement
   std::uint64_t digest = 0;  // of its statements, if they are all alike
@@ -118,6 +106,7 @@ struct BatchFacts {
   void add_kind(const Facts& facts) {
     digest = !has_any || digest == facts.digest ? facts.digest : 0;
     has_any = true;
+    looks |= facts.kind == StatementClass::read || facts.several;
     if (facts.kind > kind || (kind == StatementClass::empty && facts.kind == kind)) {
       kind = facts.kind;
       why = facts.why;
@@ -140,8 +129,7 @@ inline const SessionState& seen_by(const BatchFacts& batch, const SessionState& 
 //
 // `session` is what seen_by() gives. Its `in_transaction` and `pinned` speak of a server that is held; while they are true the
 // answer is always same_server. In session mode a client that holds a server keeps using it without
-// asking. Target::replica means choose_replica() with read_floor(session), and the primary when
-// that finds none. To add a rule: a branch here, a RouteReason for it, a line in README.md and a
+// asking. Target::replica means choose_replica() with read_needs(), and the primary when that finds none. To add a rule: a branch here, a RouteReason for it, a line in README.md and a
 // test.
 Decision route(const BatchFacts& batch, const SessionState& session, conf::PoolMode mode);
 

@@ -41,6 +41,9 @@ struct Candidate {
 enum class BreakerState : std::uint8_t { closed, open, half_open };
 std::string_view name(BreakerState state);
 inline constexpr std::size_t kBreakerReasons = 4;  // breaker.h
+// The number of the newest question *sent* to each node. As with samples, a question that is numbered higher
+// than what a worker loads after it has read an answer of the node is asked after that answer.
+using ProbeCounts = std::array<std::atomic<std::uint64_t>, kMaxNodes>;
 
 // A node as the last probe saw it.
 struct NodeState {
@@ -65,8 +68,10 @@ struct NodeState {
   std::uint64_t groups = 0;      // a bit for each of its groups: Topology::group()
   bool nearby = false;           // in the proxy's own zone
   std::array<std::uint64_t, kBreakerReasons> ejections{};  // so far, by BreakerReason
-  Lsn replayed;                  // of a replica, at its last probe
+  Lsn replayed;                  // of a replica, at its last probe; zero when that connection is lost
+  std::uint64_t probe = 0;       // the number of that probe (ClusterState::probes_sent)
   std::uint64_t system_id = 0;
+  std::int64_t started_us = 0;   // of its postmaster, as pg_postmaster_start_time() says; 0: not known
   std::uint32_t timeline = 0;
   // changes when the node was found down, restarted or changed role: servers connected under
   // another incarnation are closed, not reused
@@ -90,12 +95,21 @@ struct ClusterState {
 
   // Sampled floors (README.md): the newest sample of the primary's insert position that has
   // been answered. Samples are numbered when they are sent.
-  std::uint64_t sample = 0;
+  std::uint64_t sample = 0;  // 0: none since this primary was accepted
   Lsn sample_lsn;
   // The number of the newest sample *sent*: the one thing here that changes while the snapshot is
   // shared. The control thread stores it before it sends; workers load it after they have read the
   // answer to a COMMIT.
   std::shared_ptr<std::atomic<std::uint64_t>> samples_sent;
+  // The same of every node's own probes.
+  std::shared_ptr<ProbeCounts> probes_sent;
+
+  // Counts the accepted primaries (and those that came back without their end). Positions of the term before
+  // this one hold up to `switched_at`, where the new primary left the old one's timeline (zero: not known);
+  // beyond it they mean nothing. `first_sample` is the lowest number that a sample of this term can have.
+  std::uint16_t term = 0;
+  Lsn switched_at;
+  std::uint64_t first_sample = 0;
 
   // A replica other than the accepted primary, up, reachable, neither drained nor ejected, however far
   // behind it is.
@@ -112,6 +126,8 @@ struct ClusterState {
     return max_lag.count() == 0 ? node.lag_ok : node.lag && *node.lag <= max_lag;
   }
   const NodeState* find(NodeId id) const {
+    // Where it is, unless there are several clusters or nodes have been removed.
+    if (index(id) < nodes.size() && nodes[index(id)].id == id) return &nodes[index(id)];
     for (const NodeState& node : nodes)
       if (node.id == id) return &node;
     return nullptr;

@@ -255,7 +255,7 @@ TEST_SUITE("integration/rules") {
     CHECK(client.exec("set pgsluice.consistency = 'primary'").ok());
     CHECK(simple(client) == "primary");
     ProxyConfig strict = config;
-    strict.set("routing", "hint_consistency", "\"session\"");
+    strict.set("routing", "strongest_consistency", "\"session\"");
     proxy.rewrite(strict);
     proxy.signal(SIGHUP);
     CHECK(eventually([&client] { return is_replica(simple(client)); }));

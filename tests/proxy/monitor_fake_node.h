@@ -282,7 +282,7 @@ class Node {
     const std::optional<std::string> timeline =
         now.in_recovery ? std::optional(std::to_string(now.timeline)) : std::nullopt;
     return {{recovery, std::to_string(now.system_id), timeline, timeline, segment_file, position,
-             std::to_string(now.started_us), recovery, "16777216", "t", std::nullopt}};
+             std::to_string(now.started_us), recovery, "16777216", "t", std::nullopt, std::nullopt}};
   }
 
   std::uint16_t port_ = 0;

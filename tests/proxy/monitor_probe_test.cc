@@ -9,11 +9,11 @@ TEST_SUITE("proxy/monitor_probe") {
 
   PgRow primary_row() {
     return {"f", "7711", kNull, kNull, "00000003000000010000002A", "1/2A000148", "1795362883002507",
-            "f", "16777216", "t", "12"};
+            "f", "16777216", "t", "12", "1/29FFFFB8"};
   }
   PgRow replica_row() {
     return {"t", "7711", "3", "2", kNull, "1/2A000100", "1795362883002507", "t", "16777216", "t",
-            kNull};
+            kNull, kNull};
   }
 
   TEST_CASE("a primary's answer gives position and timeline of its insert position") {
@@ -25,6 +25,7 @@ TEST_SUITE("proxy/monitor_probe") {
     CHECK(answer->position == routing::Lsn{0x12A000148});
     CHECK(answer->started_us == 1795362883002507);
     CHECK(answer->active_backends == 12);
+    CHECK(answer->left_at == routing::Lsn{0x129FFFFB8});
   }
 
   TEST_CASE("a page header that is not written yet is taken off a primary's position") {

@@ -198,8 +198,11 @@ TEST_SUITE("proxy/monitor") {
     REQUIRE(watched.until([&] { return watched.cluster().sample > 0; }));
     run_for(watched.loop, 1100ms);  // the start itself wants a sample
     const int calm = replica.probes();
-    watched.monitor->want_sample("main");
-    REQUIRE(run_until(watched.loop, [&] { return replica.probes() >= calm + 20; }, 3s));
+    {
+      net::Timer waiting(watched.loop, [&] { watched.monitor->want_sample("main"); });
+      waiting.every(20ms);
+      REQUIRE(run_until(watched.loop, [&] { return replica.probes() >= calm + 20; }, 3s));
+    }
     run_for(watched.loop, 1100ms);
     const int after = replica.probes();
     run_for(watched.loop, 500ms);

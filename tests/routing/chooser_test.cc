@@ -454,4 +454,32 @@ TEST_SUITE("routing/chooser") {
     load.observe(~std::uint32_t{0} >> 1, ~std::uint32_t{0} >> 1);
     CHECK(load.latency > (~std::uint32_t{0} >> 1) / 8);
   }
+
+  TEST_CASE("a session stays at its replica, and is told now and then that another is less busy by a factor of two") {
+    ClusterState cluster;
+    cluster.nodes = {replica(1), replica(2)};
+    cluster.find_serving();
+    static NodeLoads loads;
+    std::minstd_rand random(7);
+    const ReadNeeds needs{.pending = true, .stay = NodeId{1}};
+    const auto leaves = [&] {
+      int count = 0;
+      for (int i = 0; i < 10'000; ++i) {
+        const ReadChoice choice = choose_replica(cluster, needs, loads, random);
+        CHECK(choice.replica == NodeId{1});
+        CHECK(choice.why == ReadReason::same_replica);
+        count += choice.leave ? 1 : 0;
+      }
+      return count;
+    };
+    CHECK(leaves() == 0);
+    loads[1].in_flight = 3;
+    loads[2].in_flight = 2;
+    CHECK(leaves() == 0);
+    loads[2].in_flight = 1;
+    const int now = leaves();
+    CHECK(now > 10);
+    CHECK(now < 80);
+    loads[1].in_flight = loads[2].in_flight = 0;
+  }
 }

@@ -96,7 +96,8 @@ TEST_SUITE("routing/explain") {
     CHECK(value(explain(question), "target") == "none: refused");
     CHECK(value(explain(question), "reason") == "blocked");
     question.overrides = {};
-    session.floor = {Floor::Kind::known, 0, Lsn{0x3000}};
+    session.floor.kind = Floor::Kind::known;
+    session.floor.lsn = Lsn{0x3000};
     rows = explain(question);
     CHECK(value(rows, "floor") == print(Lsn{0x3000}));
     CHECK(value(rows, "read_choice") == "none_has_replayed");

@@ -58,15 +58,14 @@ TEST_SUITE("routing/router") {
   }
 
   TEST_CASE("what rules say of a batch goes before what holds for its session, and is gone with the batch") {
-    SessionState session{.consistency = conf::Consistency::session};
-    session.floor.raise(0);
+    const SessionState session{.consistency = conf::Consistency::primary};
     BatchFacts ruled = batch({read()});
     ruled.overrides = {.given = true, .consistency = conf::Consistency::eventual};
     SessionState room;
     CHECK(&seen_by(ruled, session, room) == &room);
     check(route(ruled, room, conf::PoolMode::transaction), replica, RouteReason::read);
     CHECK(&seen_by(batch({read()}), session, room) == &session);
-    goes({read()}, primary, RouteReason::floor_pending, session);
+    goes({read()}, primary, RouteReason::consistency_primary, session);
   }
 
   TEST_CASE("a proven read in autocommit goes to a replica, everything else to the primary") {
@@ -187,9 +186,6 @@ TEST_SUITE("routing/router") {
     check(route(facts, {}, conf::PoolMode::transaction), primary, RouteReason::transaction_begins);
     facts.opens = Opens::read_only;
     check(route(facts, {}, conf::PoolMode::transaction), replica, RouteReason::read_only_transaction);
-    SessionState session;
-    session.floor.raise(7);
-    check(route(facts, session, conf::PoolMode::transaction), primary, RouteReason::floor_pending);
   }
 
   TEST_CASE("in a string of several statements BEGIN READ ONLY is not believed") {
@@ -204,37 +200,26 @@ TEST_SUITE("routing/router") {
     goes({step(TransactionStep::set_read_only)}, primary, RouteReason::write);
   }
 
-  TEST_CASE("a session that has just written reads the primary until the position is known") {
-    SessionState session;
-    session.floor.raise(7);
-    CHECK(session.floor.sample == 8);
-    goes({read()}, primary, RouteReason::floor_pending, session);
-    goes({step(kBeginReadOnly)}, primary, RouteReason::floor_pending, session);
-    CHECK(read_floor(session) == Lsn{});
-
-    ClusterState cluster;
-    cluster.sample = 7;
-    cluster.sample_lsn = Lsn{700};
-    session.floor.learn(cluster);
-    goes({read()}, primary, RouteReason::floor_pending, session);
-
-    cluster.sample = 9;
-    cluster.sample_lsn = Lsn{900};
-    session.floor.learn(cluster);
-    goes({read()}, replica, RouteReason::read, session);
-    CHECK(read_floor(session) == Lsn{900});
-
-    cluster.sample = 10;
-    cluster.sample_lsn = Lsn{1000};
-    session.floor.learn(cluster);
-    CHECK(read_floor(session) == Lsn{900});
+  TEST_CASE("what is said for one batch goes before what its session says") {
+    BatchFacts facts = batch({read()});
+    const auto routed = [&facts](const SessionState& session) {
+      SessionState room;
+      return route(facts, seen_by(facts, session, room), conf::PoolMode::transaction);
+    };
+    facts.overrides.given = true;
+    facts.overrides.consistency = conf::Consistency::primary;
+    check(routed({}), primary, RouteReason::consistency_primary);
+    facts.overrides.consistency = conf::Consistency::eventual;
+    check(routed({.consistency = conf::Consistency::primary}), replica, RouteReason::read);
   }
 
-  TEST_CASE("eventual consistency ignores the session's own writes") {
-    SessionState session{.consistency = conf::Consistency::eventual};
-    session.floor.raise(7);
-    goes({read()}, replica, RouteReason::read, session);
-    session.floor = {Floor::Kind::known, 0, Lsn{900}};
-    CHECK(read_floor(session) == Lsn{});
+  TEST_CASE("a batch that may have shown data is told from one that cannot") {
+    CHECK(batch({read()}).looks);
+    CHECK(batch({write(), read()}).looks);
+    CHECK_FALSE(batch({write()}).looks);
+    CHECK_FALSE(batch({session_change()}).looks);
+    Facts several = session_change();
+    several.several = true;
+    CHECK(batch({several}).looks);
   }
 }

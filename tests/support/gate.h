@@ -27,6 +27,8 @@ class Gate {
   // Nothing moves any more, connections stay open and new ones are accepted: a hung network.
   void stop() { stopped_ = true; }
   void go() { stopped_ = false; }
+  // New connections go to this port of 127.0.0.1 instead; open ones stay.
+  void forward_to(std::uint16_t target) { target_ = target; }
   // Connections are refused from now on, or accepted again. Open ones stay.
   void refuse(bool on);
   // Closes (with RST) every open connection.
@@ -56,7 +58,8 @@ class Gate {
   void pump(Link& link);
   bool move(Link& link, bool from_target);
 
-  std::uint16_t target_, port_ = 0;
+  std::atomic<std::uint16_t> target_;
+  std::uint16_t port_ = 0;
   std::atomic<int> listener_{-1};
   std::atomic<bool> closing_{false}, stopped_{false}, one_byte_{false};
   std::atomic<std::ptrdiff_t> budget_{-1};

@@ -27,6 +27,7 @@ ProxyConfig::ProxyConfig(const PgCluster& cluster) {
   set("database.\"*\"", "cluster", quoted("main"));
   set("auth", "method", quoted("trust"));
   set("probe", "interval", quoted("100ms"));
+  set("routing", "floor_wait", quoted("200ms"));  // the machine may be slow; where a read goes is what is tested
   set("tls.server", "mode", quoted("disable"));
   set("metrics", "address", quoted("127.0.0.1"));
   set("metrics", "port", "@metrics@");

@@ -16,7 +16,7 @@ namespace support {
 
 // The configuration of one proxy under test, in TOML words: set("pool", "size", "2"),
 // set("tenant.shop", "rate", "10"). Starts as the smallest that serves `cluster`: trust, probes
-// every 100 ms, user postgres is admin, console and metrics on. Values are TOML text; quoted()
+// every 100 ms, routing.floor_wait 200 ms, user postgres is admin, console and metrics on. Values are TOML text; quoted()
 // makes a string of them.
 class ProxyConfig {
  public:

@@ -1,0 +1,50 @@
+#include "routing/floor.h"
+
+#include <algorithm>
+
+namespace routing {
+
+void Floor::raise_to(Lsn position, std::uint16_t its_term, std::uint64_t sent) {
+  // Where a node was to be asked, its position may be the higher one, or this.
+  if (kind == Kind::at_node) raise(sent);
+  if (kind == Kind::none) kind = Kind::known;
+  lsn = term == its_term ? std::max(lsn, position) : position;
+  term = its_term;
+}
+
+bool Floor::learn_rest(const ClusterState& cluster) {
+  bool lost = false;
+  // What is left of an older term is below anything that is sampled in this one.
+  const auto at_least = [&](Lsn position) { return term == cluster.term ? std::max(lsn, position) : position; };
+  if (kind == Kind::known && term != cluster.term) {
+    const bool stands = term + 1 == cluster.term && lsn <= cluster.switched_at;
+    if (stands) {
+      term = cluster.term;
+    } else {
+      // Whatever it was, nobody has it any more; the new primary's first sample is past what is left of it.
+      lost = true;
+      lsn = {};
+      kind = Kind::pending;
+      sample = std::max(sample, cluster.first_sample);
+    }
+  }
+  if (kind == Kind::at_node) {
+    const NodeState* const it = cluster.find(node);
+    if (it == nullptr || static_cast<std::uint16_t>(it->incarnation) != incarnation || !cluster.serves_reads(*it)) {
+      // It cannot be asked, and nothing that it had was ahead of its primary.
+      raise(cluster.samples_sent ? cluster.samples_sent->load() : cluster.sample);
+    } else if (it->probe >= probe && it->replayed != Lsn{}) {
+      kind = Kind::known;
+      lsn = it->replayed;
+      term = cluster.term;
+    }
+  }
+  if (kind == Kind::pending && sample <= cluster.sample) {
+    kind = Kind::known;
+    lsn = at_least(cluster.sample_lsn);
+    term = cluster.term;
+  }
+  return lost;
+}
+
+}  // namespace routing

@@ -1,0 +1,216 @@
+#include <atomic>
+#include <cstdlib>
+#include <map>
+#include <mutex>
+#include <thread>
+
+#include "tests/integration/fixture.h"
+#include "tests/support/gate.h"
+
+// The primary is lost, and another takes over: what clients notice, and what must never happen.
+using namespace integration;
+
+namespace {
+
+// Writers that insert rows of their own, and readers, until it ends.
+class Load {
+ public:
+  Load(ProxyProcess& proxy, int round) : proxy_(proxy), round_(round) {
+    for (int i = 0; i < 4; ++i) threads_.emplace_back([this, i] { write(i); });
+    for (int i = 0; i < 4; ++i) threads_.emplace_back([this] { read(); });
+  }
+  ~Load() { stop(); }
+  void stop() {
+    stop_ = true;
+    for (std::thread& thread : threads_)
+      if (thread.joinable()) thread.join();
+  }
+
+  std::atomic<long> acknowledged{0}, reads{0}, read_errors{0};
+  std::atomic<long> longest_read_gap_ms{0};
+  std::mutex mutex;
+  std::set<std::string> written, unknown;  // rows: acknowledged; sent, and nobody knows
+
+ private:
+  void write(int writer) {
+    Connection client = proxy_.connect();
+    for (long turn = 0; !stop_; ++turn) {
+      if (!client.ok()) client = proxy_.connect();
+      const std::string row = std::to_string(round_) + "/" + std::to_string(writer) + "/" + std::to_string(turn);
+      const Result result = client.exec("insert into drilled values ('" + row + "')");
+      const std::lock_guard lock(mutex);
+      if (result.ok()) {
+        written.insert(row);
+        ++acknowledged;
+      } else if (result.code() != "57P03") {
+        unknown.insert(row);
+      }
+    }
+  }
+  void read() {
+    Connection client = proxy_.connect();
+    Stopwatch since;
+    while (!stop_) {
+      if (!client.ok()) client = proxy_.connect();
+      if (client.exec("select count(*) from quiet").ok()) {
+        ++reads;
+        const long gap = since.elapsed().count();
+        long longest = longest_read_gap_ms;
+        while (gap > longest && !longest_read_gap_ms.compare_exchange_weak(longest, gap)) {
+        }
+        since = {};
+      } else {
+        ++read_errors;
+      }
+    }
+  }
+
+  ProxyProcess& proxy_;
+  const int round_;
+  std::atomic<bool> stop_{false};
+  std::vector<std::thread> threads_;
+};
+
+std::set<std::string> rows_of(PgCluster& cluster, std::size_t node) {
+  Connection connection = cluster.connect(node);
+  const Result all = connection.exec("select row from drilled");
+  std::set<std::string> rows;
+  for (int i = 0; i < all.rows(); ++i) rows.insert(all.at(i, 0));
+  return rows;
+}
+
+enum class Loss { killed, stopped, orderly };
+
+// One failover from node 0 to node 1 under load; returns how long after the promotion the first write was
+// acknowledged.
+long drill(Loss how, int round) {
+  PgCluster cluster;
+  Table quiet(cluster, "quiet", "n int", "values (1)");
+  Table drilled(cluster, "drilled", "row text primary key");
+  // Node 1 has what was acknowledged, or the drill would not know a lost write from one that Postgres gave up.
+  cluster.set(0, "synchronous_standby_names = 'node1'\n");
+  ProxyProcess proxy(config_for(cluster)
+                         .set("", "workers", "2")
+                         .set("probe", "timeout", "\"500ms\"")
+                         .set("routing", "primary_wait", "\"60s\""));
+  REQUIRE(proxy.ready(2));
+  Load load(proxy, round);
+  REQUIRE(eventually([&] { return load.acknowledged > 40 && load.reads > 40; }, 30s));
+  switch (how) {
+    case Loss::killed: cluster.crash(0); break;
+    case Loss::stopped:
+      cluster.pause(0);
+      CHECK(eventually([&] { return !proxy.node_is(cluster.address(0), "up"); }, 30s));
+      break;
+    case Loss::orderly: cluster.stop(0); break;
+  }
+  cluster.promote(1);
+  const Stopwatch promoted;
+  cluster.follow(2, 1);
+  const long before = load.acknowledged;
+  CHECK(eventually([&] { return load.acknowledged > before + 4; }, 30s, 2ms));
+  const long resumed = promoted.elapsed().count();
+  // The old one comes back, and still believes in itself.
+  if (how == Loss::stopped) cluster.resume(0);
+  if (how == Loss::killed) cluster.start(0);
+  const long then = load.acknowledged, reads = load.reads;
+  CHECK(eventually([&] { return load.acknowledged > then + 100 && load.reads > reads + 100; }, 30s));
+  load.stop();
+
+  const std::set<std::string> kept = rows_of(cluster, 1);
+  long missing = 0, strange = 0;
+  for (const std::string& row : load.written) missing += kept.count(row) == 0 ? 1 : 0;
+  for (const std::string& row : kept) strange += load.written.count(row) + load.unknown.count(row) == 0 ? 1 : 0;
+  CHECK(missing == 0);
+  CHECK(strange == 0);
+  if (how != Loss::orderly) {
+    long strayed = 0;
+    for (const std::string& row : rows_of(cluster, 0))
+      strayed += kept.count(row) == 0 && load.unknown.count(row) == 0 ? 1 : 0;
+    CHECK(strayed == 0);
+  }
+  MESSAGE("round ", round, " resumed after ", resumed, " ms; ", load.written.size(), " writes acknowledged, ",
+          load.unknown.size(), " unknown; ", load.reads.load(), " reads, ", load.read_errors.load(),
+          " failed, longest gap ", load.longest_read_gap_ms.load(), " ms");
+  return resumed;
+}
+
+int drills() {
+  const char* value = std::getenv("PGSLUICE_DRILLS");
+  return value == nullptr ? 1 : std::atoi(value);
+}
+
+}  // namespace
+
+TEST_SUITE("integration/failover") {
+  TEST_CASE("promise 7: failover drill: no acknowledged write is lost, none strays, reads go on, writes resume") {
+    for (int round = 0; round < drills(); ++round) {
+      const long resumed = drill(static_cast<Loss>(round % 3), round);
+      CHECK(resumed < 2000);
+    }
+  }
+
+  TEST_CASE("requirement 33: no more statements wait for a primary than routing.primary_waiters") {
+    PgCluster cluster({.replicas = 1});
+    Table table(cluster, "failover_waiters", "n int", "values (0)");
+    ProxyProcess proxy(config_for(cluster).set("routing", "primary_waiters", "2").set("routing", "primary_wait",
+                                                                                      "\"20s\""));
+    REQUIRE(proxy.ready(1));
+    std::vector<Connection> clients;
+    for (int i = 0; i < 3; ++i) clients.push_back(proxy.connect());
+    cluster.stop(0);
+    REQUIRE(eventually([&] { return !proxy.node_is(cluster.address(0), "up"); }));
+    const std::string write = "update failover_waiters set n = n + 1";
+    CHECK(clients[0].send(write));
+    CHECK(clients[1].send(write));
+    REQUIRE(eventually([&] {
+      return proxy.console().exec("show lists").ok() &&
+             metric(proxy.metrics(), "pgsluice_clients_waiting").value_or(0) == 2;
+    }));
+    const Result refused = clients[2].exec(write);
+    CHECK(refused.code() == "57P03");
+    CHECK(refused.detail().find("retry_after_ms=") != std::string::npos);
+    CHECK(clients[2].scalar("select n from failover_waiters") == "0");
+    cluster.start(0);
+    CHECK(clients[0].finish().ok());
+    CHECK(clients[1].finish().ok());
+  }
+
+  TEST_CASE("a position that was lost with the old primary does not keep its session from reading") {
+    PgCluster cluster({.replicas = 1});
+    Table table(cluster, "failover_lost", "n int", "values (0)");
+    ProxyProcess proxy(config_for(cluster));
+    REQUIRE(proxy.ready(1));
+    Connection client = proxy.connect();
+    CHECK(client.scalar("select n from failover_lost") == "0");
+    cluster.set(1, "primary_conninfo = ''\n");  // what is written now stays on the primary
+    REQUIRE(eventually([&] { return cluster.ask(0, "select count(*) from pg_stat_replication") == "0"; }));
+    CHECK(client.exec("update failover_lost set n = 1").ok());
+    CHECK(client.scalar("show pgsluice.lsn").find('@') != std::string::npos);
+    cluster.crash(0);
+    cluster.promote(1);
+    CHECK(eventually([&] { return client.scalar("select n from failover_lost") == "0"; }));
+    CHECK(eventually([&] { return proxy.node_is(cluster.address(1), "primary"); }));
+    CHECK(client.scalar("select n from failover_lost") == "0");
+    CHECK(client.exec("update failover_lost set n = 2").ok());
+    CHECK(client.scalar("select n from failover_lost") == "2");
+  }
+
+  TEST_CASE("requirement 34: a server is used only if the postmaster that was probed is the one behind it") {
+    PgCluster& cluster = shared_cluster();
+    PgCluster other({.replicas = 0});
+    Gate gate(cluster.port(1));
+    ProxyProcess proxy(config_for(cluster).servers({cluster.address(0), gate.address()}));
+    REQUIRE(proxy.ready(1));
+    Connection client = proxy.connect();
+    CHECK(client.scalar("select count(*) from pg_database") != "");
+    gate.forward_to(other.port(0));
+    // New connections through the gate meet a stranger; the probe's own, which lives, does not know.
+    CHECK(proxy.console().exec("reconnect").ok());
+    for (int i = 0; i < 20; ++i) {
+      Connection reader = proxy.connect();
+      const std::string answerer = reader.scalar("select current_setting('port')");
+      CHECK(answerer != std::to_string(other.port(0)));
+    }
+  }
+}
