@@ -19,8 +19,6 @@ int from_environment(const char* name, int otherwise) {
   return value == nullptr ? otherwise : std::atoi(value);
 }
 
-const char* const kWho = "select current_setting('port')";
-
 bool is_replica(const std::string& node) { return node.rfind("replica", 0) == 0; }
 
 // Replicas that stand still for a while, and go on whatever becomes of the test.
