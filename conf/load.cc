@@ -837,6 +837,13 @@ class Loader {
                   quote(print(s.pool_connect_backoff_max)));
   }
 
+  void check_digests(const std::string& path, const std::vector<std::string>& digests) {
+    for (const std::string& digest : digests) {
+      if (digest.size() == 16 && digest.find_first_not_of("0123456789abcdef") == digest.npos) continue;
+      problem(line_of_key({path}), path + " has " + quote(cut(digest)) + "; it must have 16 digits of 0-9 and a-f");
+    }
+  }
+
   void check_routing() {
     for (const std::string& name : settings_.routing_read_functions) {
       const auto& writes = settings_.routing_write_functions;
@@ -845,6 +852,8 @@ class Loader {
               "routing.read_functions has " + quote(cut(name)) +
                   "; it must not be in routing.write_functions too");
     }
+    check_digests("routing.read_digests", settings_.routing_read_digests);
+    check_digests("routing.primary_digests", settings_.routing_primary_digests);
   }
 
   void check_words(const std::string& path, const std::vector<std::string>& list,

@@ -361,15 +361,25 @@ constexpr Option kOptions[] = {
     {"routing.pin_functions", List{&S::routing_pin_functions}, at_reload,
      "Functions that leave state in the session, by name or schema.name: a client that calls one keeps its "
      "server until DISCARD ALL."},
+    {"routing.primary_digests", List{&S::routing_primary_digests}, at_reload,
+     "Digests (16 hexadecimal digits) whose statements are no reads, whatever they look like."},
+    {"routing.primary_tables", List{&S::routing_primary_tables}, at_reload,
+     "Tables and views that are only read on the primary, by name or schema.name."},
     {"routing.primary_wait", Time{&S::routing_primary_wait, 5s, 0ms, 10min}, at_reload,
      "How long a write waits while no primary is accepted, answered with 57P03: longer rides out "
      "slower promotions; 0 refuses at once."},
     {"routing.primary_waiters", Int{&S::routing_primary_waiters, 1'000, 0, 10'000'000}, at_reload,
      "Statements that may wait for a primary at once; one more is refused with 57P03: more loses fewer in a "
      "promotion and hits the new primary with more at once; 0 sets no limit."},
+    {"routing.read_digests", List{&S::routing_read_digests}, at_reload,
+     "Digests whose statements are reads although they name functions or tables that are none; not those "
+     "that write by their own words."},
     {"routing.read_functions", List{&S::routing_read_functions}, at_reload,
      "Functions that count as reads although Postgres calls them volatile, by name or "
      "schema.name."},
+    {"routing.read_tables", List{&S::routing_read_tables}, at_reload,
+     "Foreign tables, sequences and views that may be read on replicas although the catalogue speaks against "
+     "it, by name or schema.name."},
     {"routing.retry_percent", Int{&S::routing_retry_percent, 10, 0, 100}, at_reload,
      "Reads lost with a replica, or refused by it, are run again on another node, up to this share of all "
      "statements: more heals worse failures and lets retries add more load; 0 leaves routing.retry_rate alone."},

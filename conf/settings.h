@@ -283,8 +283,9 @@ struct Settings {
   Bytes routing_max_statement;         // longer text is not parsed and goes to the primary
   std::int64_t routing_cache_entries;  // digests remembered per worker
   std::int64_t routing_corrections;    // digests that replicas have refused, of all databases
-  // Functions that are reads though not proven, and writes though thought reads.
-  std::vector<std::string> routing_read_functions;
+  // What is a read though it is not proven to be one, and what is none although it looks like one.
+  std::vector<std::string> routing_read_functions, routing_read_tables, routing_read_digests;
+  std::vector<std::string> routing_primary_tables, routing_primary_digests;
   std::vector<std::string> routing_write_functions;
   std::vector<std::string> routing_pin_functions;  // that leave state in the session
   std::vector<std::string> routing_hints;          // kHints that clients may give

@@ -290,14 +290,15 @@ conf::Status Control::listen(std::vector<ListenSocket> given, const Inheritance*
           .topology = [this](std::shared_ptr<const routing::Topology> topology) {
             broadcast_topology(std::move(topology));
           },
-          .catalog =
-              [this](std::shared_ptr<const routing::Catalog> catalog) {
-                catalogs_.unknown = std::move(catalog);
+          .catalogs =
+              [this](const routing::Catalogs& found) {
+                catalogs_ = found;
                 publish_scopes();
               },
           .fleet = [this](pool::FleetShare share) { take_share(share); },
           .crash_heard =
               [this](routing::NodeId node) { orders_.crash_heard(static_cast<std::uint16_t>(node)); }});
+  publish_scopes();
   for (const ListenSocket& one : *sockets) {
     listeners_.push_back({one, nullptr});
     if (one.from == ListenSocket::From::takeover)
@@ -508,7 +509,9 @@ void Control::feed_watchdog() {
 
 void Control::publish_scopes() {
   shared_.corrections.store(corrections_.size(), std::memory_order_relaxed);
-  tell_workers([scopes = scope_book_.make(catalogs_, corrections_)] { return ScopesChanged{scopes}; });
+  const routing::ScopeBook::Digests digests{.primary = routing::parse_digests(settings_->routing_primary_digests),
+                                            .read = routing::parse_digests(settings_->routing_read_digests)};
+  tell_workers([scopes = scope_book_.make(catalogs_, corrections_, digests)] { return ScopesChanged{scopes}; });
 }
 
 void Control::read_refused(const routing::Corrections::Refused& refused) {
@@ -594,6 +597,7 @@ void Control::receive(ControlMessage&& message) {
           [this](NodeOutcome& m) { monitor_->outcome(m.node, m.good); },
           [this](SampleWanted& m) { monitor_->want_sample(m.cluster, m.sample); },
           [this](SchemaChanged& m) { monitor_->schema_changed(m.cluster); },
+          [this](DatabaseMet& m) { monitor_->database_met(m.where); },
           [this](ReadRefused& m) { read_refused(m.refused); },
           [this](SecretWanted& m) {
             monitor_->look_up_secret(
@@ -656,6 +660,7 @@ conf::Status Control::apply(std::shared_ptr<const conf::Settings> settings) {
   set_log_level(configured_->log_level);
   spread_settings();
   monitor_->reload(settings_);
+  publish_scopes();
   return conf::ok;
 }
 

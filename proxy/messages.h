@@ -187,6 +187,10 @@ struct CrashHeard {
 struct SchemaChanged {
   std::string cluster;
 };
+// A client is the first of its (database, user) on its worker.
+struct DatabaseMet {
+  routing::DatabaseKey where;
+};
 // A replica has refused what was thought a read.
 struct ReadRefused {
   routing::Corrections::Refused refused;
@@ -240,7 +244,8 @@ struct WorkerDrained {
   std::size_t worker = 0;
 };
 
-using ControlMessage = std::variant<NodeSuspected, NodeOutcome, SampleWanted, ServerLost, CrashHeard, SchemaChanged, ReadRefused, SecretWanted,
+using ControlMessage = std::variant<NodeSuspected, NodeOutcome, SampleWanted, ServerLost, CrashHeard, SchemaChanged,
+                                    DatabaseMet, ReadRefused, SecretWanted,
                                     SecretDoubted, ConsoleCommand, ConsoleRows,
                                     ConsoleCanceled, OrdersObeyed, CancelElsewhere, CancelDelivered,
                                     WorkerDrained>;

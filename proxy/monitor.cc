@@ -30,8 +30,8 @@ Monitor::Monitor(net::Loop& loop, std::shared_ptr<const conf::Settings> settings
             return known == clusters_.end() ? std::vector<PgTarget>{}
                                             : known->second->targets(*settings_);
           },
-          [this](std::shared_ptr<const routing::Catalog> catalog) {
-            if (events_.catalog) events_.catalog(std::move(catalog));
+          [this](const routing::Catalogs& found) {
+            if (events_.catalogs) events_.catalogs(found);
           }),
       fleet_(
           loop, [this](const std::string& cluster) { return accepted_primary(cluster); },
@@ -194,6 +194,8 @@ void Monitor::look_up_secret(const std::string& cluster, const std::string& user
 void Monitor::forget_secret(const std::string& cluster, const std::string& user) {
   secrets_.forget(cluster, user);
 }
+
+void Monitor::database_met(const routing::DatabaseKey& where) { catalog_.want(where); }
 
 void Monitor::schema_changed(std::string_view cluster) {
   catalog_.refresh_soon(std::string(cluster));

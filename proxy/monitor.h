@@ -17,7 +17,7 @@
 #include "proxy/monitor_fleet.h"
 #include "proxy/monitor_resolver.h"
 #include "proxy/monitor_secrets.h"
-#include "routing/catalog.h"
+#include "routing/scope.h"
 #include "routing/topology.h"
 
 namespace proxy {
@@ -25,7 +25,7 @@ namespace proxy {
 // What the monitor publishes: immutable snapshots, to be sent to the workers.
 struct MonitorEvents {
   std::function<void(std::shared_ptr<const routing::Topology>)> topology;
-  std::function<void(std::shared_ptr<const routing::Catalog>)> catalog;
+  std::function<void(const routing::Catalogs&)> catalogs;
   std::function<void(pool::FleetShare)> fleet{};
   // The node has said that one of its backends has crashed (57P02).
   std::function<void(routing::NodeId)> crash_heard{};
@@ -71,8 +71,10 @@ class Monitor {
   // A node that is not forced serves again, and says so in the log, while it is the accepted primary.
   void drain(std::map<conf::NodeAddress, bool> nodes);
 
-  // DDL went through: functions may have changed.
+  // DDL went through: functions, views and tables may have changed.
   void schema_changed(std::string_view cluster);
+  // Clients are in this database.
+  void database_met(const routing::DatabaseKey& where);
 
   // This process drains: the others of its fleet take over its part.
   void leave_fleet() { fleet_.leave(); }

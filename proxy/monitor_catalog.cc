@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "proxy/log.h"
+#include "proxy/wire/sqlstate.h"
+#include "routing/catalog_query.h"
 
 namespace proxy {
 
@@ -12,17 +15,32 @@ using conf::Millis;
 
 namespace {
 
-// An aggregate is always called immutable in pg_proc; what runs are its parts.
-constexpr const char* kFunctions =
-    "select p.proname, bool_or(p.provolatile = 'v' or coalesce(t.provolatile = 'v', false)"
-    " or coalesce(f.provolatile = 'v', false))"
-    " from pg_proc p left join pg_aggregate a on a.aggfnoid = p.oid"
-    " left join pg_proc t on t.oid = a.aggtransfn left join pg_proc f on f.oid = a.aggfinalfn"
-    " group by p.proname";
-
 constexpr const char* kDatabases =
     "select datname from pg_database where datallowconn and not datistemplate"
     " and has_database_privilege(oid, 'connect') order by datname limit $1::int";
+
+routing::Overrides overrides_of(const conf::Settings& settings) {
+  return {.read_functions = settings.routing_read_functions,
+          .write_functions = settings.routing_write_functions,
+          .pin_functions = settings.routing_pin_functions,
+          .read_tables = settings.routing_read_tables,
+          .primary_tables = settings.routing_primary_tables};
+}
+
+void log_catalog(const routing::DatabaseKey& where, const routing::Catalog& catalog) {
+  const routing::Catalog::Size size = catalog.size();
+  log_info("cluster=" + where.cluster + " database=" + where.database + " catalogue functions=" +
+           std::to_string(size.functions) + " primary_relations=" + std::to_string(size.relations) +
+           " primary_types=" + std::to_string(size.types) + " primary_operators=" + std::to_string(size.operators));
+}
+
+// What every database has: of the others, until they have been read.
+routing::CatalogContent shipped(const routing::CatalogContent& content) {
+  routing::CatalogContent system;
+  for (const routing::CatalogContent::Function& f : content.functions)
+    if (f.schema == "pg_catalog" && f.is_shipped) system.functions.push_back(f);
+  return system;
+}
 
 }  // namespace
 
@@ -38,7 +56,8 @@ struct MonitorCatalog::Cluster {
   net::Timer timer;
   bool soon = false;  // the timer is armed for kSoon, not for kEvery
   std::optional<conf::Instant> begun;  // the last pass
-  std::map<std::string, Functions> databases;  // what was read last, by database
+  std::map<std::string, Content> databases;  // what was read last, by database
+  std::set<std::string> wanted;              // clients are in them; at most kMaxDatabases
   std::map<std::string, std::string> complaints;  // logged, by database
 };
 
@@ -83,6 +102,14 @@ void MonitorCatalog::refresh_soon(const std::string& cluster) {
   known->second->timer.once(wait);
 }
 
+void MonitorCatalog::want(const routing::DatabaseKey& where) {
+  const auto known = clusters_.find(where.cluster);
+  if (known == clusters_.end()) return;
+  Cluster& cluster = *known->second;
+  if (cluster.wanted.size() >= kMaxDatabases || !cluster.wanted.insert(where.database).second) return;
+  if (!cluster.databases.contains(where.database)) refresh_soon(where.cluster);
+}
+
 void MonitorCatalog::refresh_if_unread(const std::string& cluster) {
   const auto known = clusters_.find(cluster);
   if (known == clusters_.end() || !known->second->databases.empty() ||
@@ -118,6 +145,8 @@ void MonitorCatalog::begin(Cluster& cluster) {
     if (there != "*" && std::find(databases_.begin(), databases_.end(), there) == databases_.end())
       databases_.push_back(there);
   }
+  for (const std::string& there : cluster.wanted)
+    if (std::find(databases_.begin(), databases_.end(), there) == databases_.end()) databases_.push_back(there);
   connect();
 }
 
@@ -127,7 +156,7 @@ void MonitorCatalog::connect() {
   target_.password = cluster.monitor_password;
   target_.database = databases_.front();
   connection_.connect(target_, kDeadline, [this](const std::optional<PgError>& error) {
-    if (!error) return ask_functions();
+    if (!error) return ask_catalog();
     const PgFailure kind = error->kind;
     const bool node_is_gone = kind == PgFailure::refused || kind == PgFailure::reset ||
                               kind == PgFailure::timeout || kind == PgFailure::starting;
@@ -142,13 +171,22 @@ void MonitorCatalog::connect() {
   });
 }
 
-void MonitorCatalog::ask_functions() {
-  connection_.query(kFunctions, {}, kDeadline, [this](const PgAnswer& answer) {
+// Databases that were made from one template have the same, and keep it once.
+MonitorCatalog::Content MonitorCatalog::same_as_known(routing::CatalogContent&& content) const {
+  for (const auto& [where, known] : contents_)
+    if (*known == content) return known;
+  for (const auto& [database, known] : found_)
+    if (*known == content) return known;
+  return std::make_shared<const routing::CatalogContent>(std::move(content));
+}
+
+void MonitorCatalog::ask_catalog() {
+  connection_.query(routing::kCatalogQuery, {}, kQueryDeadline, [this](const PgAnswer& answer) {
     if (answer.error) return skip(*answer.error);
-    Functions functions;
-    for (const PgRow& row : answer.rows)
-      if (row.size() == 2 && row[0]) functions.emplace(*row[0], row[1] != "f");
-    found_[databases_.front()] = std::move(functions);
+    found_[databases_.front()] = same_as_known(routing::catalog_content(answer.rows));
+    if (found_[databases_.front()]->cut)
+      log_warning("cluster=" + current_->name + " database=" + databases_.front() +
+                  " has too many views and functions to be read: its tables are read on the primary");
     current_->complaints.erase(databases_.front());
     // The first database is the monitor's own: from there the others are listed, if any may be
     // used.
@@ -165,7 +203,7 @@ void MonitorCatalog::ask_databases() {
                     [this](const PgAnswer& answer) {
     if (answer.error) return skip(*answer.error);
     for (const PgRow& row : answer.rows)
-      if (row.size() == 1 && row[0] &&
+      if (row.size() == 1 && row[0] && databases_.size() < kMaxDatabases &&
           std::find(databases_.begin(), databases_.end(), *row[0]) == databases_.end())
         databases_.push_back(*row[0]);
     next_database();
@@ -180,10 +218,13 @@ void MonitorCatalog::skip(const PgError& error) {
   if (complaint != error.message) {
     complaint = error.message;
     log_warning("cluster=" + current_->name + " database=" + database +
-                " cannot read its functions: " + error.message);
+                " cannot read its catalogue: " + error.message);
   }
-  const auto known = current_->databases.find(database);
-  if (known != current_->databases.end()) found_.insert(*known);
+  if (error.sqlstate == wire::sqlstate::kInvalidCatalogName) {
+    current_->wanted.erase(database);
+  } else if (const auto known = current_->databases.find(database); known != current_->databases.end()) {
+    found_.insert(*known);
+  }
   next_database();
 }
 
@@ -208,28 +249,35 @@ void MonitorCatalog::finish() {
 }
 
 void MonitorCatalog::publish_if_changed() {
-  Functions merged;
-  bool any = false;
+  std::map<routing::DatabaseKey, Content> contents;
   for (const auto& [name, cluster] : clusters_)
-    for (const auto& [database, functions] : cluster->databases) {
-      any = true;
-      for (const auto& [function, is_volatile] : functions) merged[function] |= is_volatile;
+    for (const auto& [database, content] : cluster->databases) contents[{name, database}] = content;
+  routing::Overrides overrides = overrides_of(*settings_);
+  const bool overrides_differ = overrides != overrides_;
+  if (contents == contents_ && !overrides_differ) return;
+  if (!published_ && contents.empty() && !overrides_differ) return;  // what everybody begins with
+  if (overrides_differ) catalogs_.clear();
+  published_ = true;
+  overrides_ = std::move(overrides);
+  contents_ = std::move(contents);
+
+  routing::Catalogs found;
+  const routing::CatalogContent system =
+      contents_.empty() ? routing::CatalogContent{} : shipped(*contents_.begin()->second);
+  found.unknown = std::make_shared<const routing::Catalog>(system, overrides_);
+  std::map<Content, std::shared_ptr<const routing::Catalog>> used;
+  for (const auto& [where, content] : contents_) {
+    auto& catalog = used[content];
+    if (catalog == nullptr) {
+      const auto known = catalogs_.find(content);
+      catalog = known != catalogs_.end() ? known->second
+                                         : std::make_shared<const routing::Catalog>(*content, overrides_);
+      if (known == catalogs_.end()) log_catalog(where, *catalog);
     }
-  const bool overrides_differ = reads_ != settings_->routing_read_functions ||
-                                writes_ != settings_->routing_write_functions ||
-                                pins_ != settings_->routing_pin_functions;
-  if (version_ != 0 && merged == functions_ && !overrides_differ) return;
-  if (version_ == 0 && !any && !overrides_differ) return;  // the empty one is what everybody has
-  functions_ = std::move(merged);
-  reads_ = settings_->routing_read_functions;
-  writes_ = settings_->routing_write_functions;
-  pins_ = settings_->routing_pin_functions;
-  std::vector<routing::Catalog::Function> list;
-  list.reserve(functions_.size());
-  for (const auto& [function, is_volatile] : functions_) list.push_back({function, is_volatile});
-  publish_(std::make_shared<const routing::Catalog>(++version_, list, reads_, writes_, pins_));
-  log_info("function catalogue version=" + std::to_string(version_) +
-           " functions=" + std::to_string(list.size()));
+    found.by_database.emplace(where, catalog);
+  }
+  catalogs_ = std::move(used);
+  publish_(found);
 }
 
 }  // namespace proxy

@@ -177,7 +177,7 @@ void PgConnection::connect(const PgTarget& target, Millis deadline, ConnectDone 
   // statement_timeout only makes sure that the server does not work on after we have left.
   const std::string options =
       "-c search_path=pg_catalog -c default_transaction_isolation=read\\ committed"
-      " -c statement_timeout=60000";
+      " -c statement_timeout=60000 -c jit=off";
   std::array<const char*, 20> keys{};
   std::array<const char*, 20> values{};
   std::size_t count = 0;

@@ -620,7 +620,8 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
   } else {
     InFlight& open = server.in_flight.back();
     open.kind = std::max(open.kind, client.batch.kind);
-    if (client.batch.has_any && open.digest != client.batch.digest) open.digest = 0;
+    if (client.batch.digest != 0 && open.digest != client.batch.digest)
+      open.digest = open.digest == 0 ? client.batch.digest : routing::BatchFacts::kUnlike;
     if (client.batch.step != routing::TransactionStep::none) open.step = client.batch.step;
     open.pins |= client.batch.pins;
     open.may_unpin |= client.batch.may_unpin;

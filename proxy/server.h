@@ -65,7 +65,7 @@ struct InFlight {
   conf::Instant sent{};
   routing::StatementClass kind = routing::StatementClass::empty;
   routing::TransactionStep step = routing::TransactionStep::none;
-  std::uint64_t digest = 0;  // of its statements, if they are all alike
+  std::uint64_t digest = 0;  // as in BatchFacts
   routing::Pin pins = routing::Pin::none;
   routing::Pin may_unpin = routing::Pin::none;
   bool failed = false;      // an ErrorResponse has gone to the client

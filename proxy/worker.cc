@@ -22,15 +22,6 @@ constexpr unsigned kSlotBits = 20, kWorkerBits = 6;
 // can send its cancels. The rest is closed at once, so that silence costs nobody a place.
 constexpr std::int64_t kBeyondAddress = 16;
 
-// Until the control thread has read the primaries' catalogues.
-std::shared_ptr<const routing::Scopes> first_scopes(const conf::Settings& settings) {
-  auto all = std::make_shared<routing::Scope>();
-  all->catalog = std::make_shared<const routing::Catalog>(
-      0, std::vector<routing::Catalog::Function>{}, settings.routing_read_functions,
-      settings.routing_write_functions, settings.routing_pin_functions);
-  return std::make_shared<const routing::Scopes>(std::move(all));
-}
-
 routing::Classifier::Limits classifier_limits(const conf::Settings& settings) {
   return {.cache_entries = static_cast<std::size_t>(settings.routing_cache_entries),
           .max_statement = settings.routing_max_statement.count};
@@ -47,7 +38,7 @@ Worker::Worker(std::size_t number, Shared& shared, std::shared_ptr<const conf::S
       client_tls_(std::move(client_tls)),
       server_tls_(std::move(server_tls)),
       topology_(std::make_shared<routing::Topology>()),
-      scopes_(first_scopes(*settings_)),
+      scopes_(std::make_shared<const routing::Scopes>()),
       metrics_(std::make_unique<metrics::WorkerMetrics>()),
       mailbox_(loop_, [this](WorkerMessage&& message) { receive(std::move(message)); }),
       tick_(loop_, [this] { tick(); }),

@@ -232,7 +232,7 @@ class Worker {
   // A server that its client has left in order: back to the pool, unless something about it is in doubt.
   void settle(Server& server);
   // A replica has refused (wire::refused_in_recovery) what was thought a read: statements of this digest go to
-  // the primary as soon as the control thread has told everybody. Nothing happens for digest 0.
+  // the primary as soon as the control thread has told everybody. Statements that are not all alike teach nothing.
   void read_refused(const Server& server, std::uint64_t digest, std::string_view sqlstate);
   // The server has said that this state of its session is gone.
   void unpin(Client& client, routing::Pin gone);

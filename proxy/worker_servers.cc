@@ -31,7 +31,7 @@ void Worker::finished(Server& server, Client* client, InFlight& done, char old_s
   const auto server_us = std::chrono::duration_cast<conf::Micros>(at - done.sent).count();
   // The first statement of a server pays for Postgres's cold caches; it says nothing about the node.
   const bool warm = std::exchange(server.is_warm, true);
-  if (warm && done.kind <= routing::StatementClass::read && done.digest != 0) {
+  if (warm && done.kind <= routing::StatementClass::read && routing::BatchFacts::is_of_one(done.digest)) {
     const auto us =
         static_cast<std::uint32_t>(std::clamp<std::int64_t>(server_us, 1, std::int64_t{0x7fffffff}));
     const std::uint32_t relative = baselines_.relative(static_cast<std::uint32_t>(done.digest), us);

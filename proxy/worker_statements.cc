@@ -44,6 +44,7 @@ Identity* Worker::identity(const std::string& database, const std::string& user)
   made->user_clients = shared_.user_clients.find(user);
   made->traffic = &metrics_->database(database);
   configure(*made);
+  shared_.tell_control(DatabaseMet{{made->cluster, made->dbname}});
   return identities_.emplace(key, std::move(made)).first->second.get();
 }
 
@@ -763,7 +764,7 @@ void Worker::server_ready(Server& server) {
 
 void Worker::read_refused(const Server& server, std::uint64_t digest, std::string_view sqlstate) {
   metrics_->reads_refused.add();
-  if (digest == 0) return;
+  if (!routing::BatchFacts::is_of_one(digest)) return;
   const Identity& identity = server.identity();
   shared_.tell_control(ReadRefused{{.where = {identity.cluster, identity.dbname},
                                     .digest = digest,

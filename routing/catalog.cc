@@ -9,7 +9,7 @@ namespace {
 // To add a name: keep the group's order. A name that nobody calls need not be here.
 
 // Volatile by the catalogue, and still the same on a standby: they change nothing that outlives
-// them.
+// them. Only what Postgres or an extension ships is meant.
 constexpr std::string_view kHarmless[] = {"clock_timestamp",
                                           "gen_random_bytes",
                                           "gen_random_uuid",
@@ -52,8 +52,8 @@ constexpr std::string_view kPrimaryOnly[] = {
     // transactions and WAL
     "pg_current_wal_flush_lsn", "pg_current_wal_insert_lsn", "pg_current_wal_lsn",
     "pg_current_xact_id", "pg_get_wal_replay_pause_state", "pg_is_wal_replay_paused",
-    "pg_last_committed_xact", "pg_last_xact_replay_timestamp", "pg_switch_wal", "pg_xact_status",
-    "txid_current", "txid_status",
+    "pg_last_committed_xact", "pg_last_xact_replay_timestamp", "pg_switch_wal", "pg_walfile_name",
+    "pg_walfile_name_offset", "pg_xact_status", "txid_current", "txid_status",
     // SQL given as text
     "connectby", "crosstab", "crosstab2", "crosstab3", "crosstab4", "cursor_to_xml",
     "cursor_to_xmlschema", "database_to_xml", "database_to_xml_and_xmlschema",
@@ -159,6 +159,7 @@ constexpr std::string_view kNodeViews[] = {"pg_backend_memory_contexts",
                                            "pg_prepared_xacts",
                                            "pg_replication_origin_status",
                                            "pg_replication_slots",
+                                           "pg_sequences",
                                            "pg_settings",
                                            "pg_shmem_allocations"};
 
@@ -183,66 +184,181 @@ bool has_primary_only_prefix(std::string_view name) {
   return false;
 }
 
-std::string_view without_schema(std::string_view name) {
-  const std::size_t dot = name.rfind('.');
-  return dot == name.npos ? name : name.substr(dot + 1);
+// "schema.name" or "name".
+struct Split {
+  std::string_view schema, name;
+};
+Split split(std::string_view word) {
+  const std::size_t dot = word.rfind('.');
+  return dot == word.npos ? Split{{}, word} : Split{word.substr(0, dot), word.substr(dot + 1)};
 }
+
+constexpr std::string_view kSystem = "pg_catalog";
 
 }  // namespace
 
-Catalog::Catalog() : Catalog(0, {}, {}, {}) {}
+Catalog::Catalog() : Catalog(CatalogContent{}) {}
 
-Catalog::Catalog(std::uint64_t version, const std::vector<Function>& functions,
-                 const std::vector<std::string>& read_overrides,
-                 const std::vector<std::string>& write_overrides,
-                 const std::vector<std::string>& pin_overrides)
-    : version_(version) {
-  // From the weakest to the strongest; each layer takes back what a weaker one said.
-  const auto put = [this](std::string_view name, Verdict verdict) {
-    std::string key(name);
-    reads_.erase(key);
-    volatiles_.erase(key);
-    primary_only_.erase(key);
-    switch (verdict) {
-      case Verdict::read: reads_.insert(std::move(key)); break;
-      case Verdict::volatile_function: volatiles_.insert(std::move(key)); break;
-      case Verdict::primary_only: primary_only_.insert(std::move(key)); break;
-      case Verdict::unknown: break;
-    }
+Catalog::Catalog(const CatalogContent& content, const Overrides& overrides) {
+  add_functions(content);
+  overrule(overrides);
+  follow_uses(content);
+  trusts_unknown_relations_ = !content.cut;
+}
+
+std::uint32_t Catalog::number(std::string_view schema) {
+  if (schema.empty()) return kEvery;
+  return schemas_.try_emplace(std::string(schema), static_cast<std::uint32_t>(schemas_.size())).first->second;
+}
+
+std::uint32_t Catalog::find_schema(std::string_view schema) const {
+  const auto found = schemas_.find(schema);
+  return found == schemas_.end() ? kEvery : found->second;
+}
+
+void Catalog::add_functions(const CatalogContent& content) {
+  const auto fix = [this](std::string_view name, Verdict verdict) {
+    functions_[std::string(name)] = {verdict, {}, true};
   };
-  for (const std::string_view name : kCommonReads) reads_.emplace(name);
-  for (const Function& f : functions) {
-    if (!f.is_volatile) put(f.name, Verdict::read);
+  for (const CatalogContent::Function& f : content.functions) {
+    const bool harmless = f.is_shipped && contains(kHarmless, f.name);
+    const Verdict verdict = f.is_volatile && !harmless ? Verdict::volatile_function : Verdict::read;
+    Entry& entry = functions_[f.name];
+    if (entry.any != Verdict::volatile_function) entry.any = verdict;
+    entry.schemas.emplace_back(number(f.schema), verdict);
+    if (has_primary_only_prefix(f.name)) fix(f.name, Verdict::primary_only);
   }
-  for (const Function& f : functions) {  // one volatile overload is enough
-    if (f.is_volatile) put(f.name, Verdict::volatile_function);
-  }
-  for (const std::string_view name : kHarmless) put(name, Verdict::read);
-  for (const Function& f : functions) {
-    if (has_primary_only_prefix(f.name)) put(f.name, Verdict::primary_only);
-  }
-  for (const std::string_view name : kPrimaryOnly) put(name, Verdict::primary_only);
-  for (const std::string_view name : kSessionFunctions) put(name, Verdict::primary_only);
-  for (const std::string& name : read_overrides) put(without_schema(name), Verdict::read);
-  for (const std::string& name : write_overrides)
-    put(without_schema(name), Verdict::volatile_function);
-  for (const std::string& name : pin_overrides) {
-    put(without_schema(name), Verdict::primary_only);
-    pinning_.emplace(without_schema(name));
+  // Not in this database, as far as is known.
+  const auto expect = [this](std::string_view name) {
+    functions_.try_emplace(std::string(name),
+                           Entry{Verdict::read, {{number(kSystem), Verdict::read}}, false});
+  };
+  for (const std::string_view name : kCommonReads) expect(name);
+  for (const std::string_view name : kHarmless) expect(name);
+  for (const std::string_view name : kPrimaryOnly) fix(name, Verdict::primary_only);
+  for (const std::string_view name : kSessionFunctions) {
+    fix(name, Verdict::primary_only);
+    pinning_.emplace(name, true);
   }
 }
 
-bool Catalog::pins(std::string_view function_name) const {
-  return contains(kSessionFunctions, function_name) || pinning_.contains(function_name);
+// From the weakest to the strongest.
+void Catalog::overrule(const Overrides& overrides) {
+  const auto say = [this](const std::string& word, Verdict verdict) {
+    const Split at = split(word);
+    Entry& entry = functions_[std::string(at.name)];
+    if (at.schema.empty()) {
+      entry = {verdict, {}, true};
+      return;
+    }
+    if (entry.fixed) entry = {entry.any, {{number(kSystem), entry.any}}, false};
+    const std::uint32_t schema = number(at.schema);
+    std::erase_if(entry.schemas, [schema](const auto& one) { return one.first == schema; });
+    entry.schemas.emplace_back(schema, verdict);
+    // Without a schema it may be this one, or another.
+    const auto all_read = [](const auto& one) { return one.second == Verdict::read; };
+    entry.any = std::ranges::all_of(entry.schemas, all_read) ? Verdict::read
+                : verdict == Verdict::read                   ? entry.any
+                                                             : verdict;
+  };
+  for (const std::string& word : overrides.read_functions) say(word, Verdict::read);
+  for (const std::string& word : overrides.write_functions) say(word, Verdict::volatile_function);
+  for (const std::string& word : overrides.pin_functions) {
+    say(std::string(split(word).name), Verdict::primary_only);
+    pinning_.emplace(split(word).name, true);
+  }
+  for (const std::string& word : overrides.read_tables)
+    add(trusted_relations_, split(word).schema, split(word).name);
+  for (const std::string& word : overrides.primary_tables)
+    add(relations_, split(word).schema, split(word).name);
 }
 
-Catalog::Verdict Catalog::judge(std::string_view function_name) const {
-  if (reads_.contains(function_name)) return Verdict::read;
-  if (volatiles_.contains(function_name)) return Verdict::volatile_function;
-  if (primary_only_.contains(function_name) || has_primary_only_prefix(function_name)) {
-    return Verdict::primary_only;
+// What leads to the primary makes whatever uses it lead there too, through any number of views.
+void Catalog::follow_uses(const CatalogContent& content) {
+  using Kind = CatalogContent::Kind;
+  for (const CatalogContent::Name& one : content.primary_relations) add(relations_, one.schema, one.name);
+  const auto leads_there = [this](const CatalogContent::Use& use) {
+    const CatalogContent::Name& used = use.used;
+    switch (use.used_kind) {
+      case Kind::relation:
+        return is_primary_relation(used.schema, used.name) ||
+               (used.schema == kSystem && is_node_view(used.name));
+      case Kind::type: return is_primary_type(used.schema, used.name);
+      case Kind::function: return function(used.schema, used.name) != Verdict::read;
+      case Kind::operators: return is_primary_operator(used.name);
+    }
+    return true;
+  };
+  std::vector<const CatalogContent::Use*> left;
+  left.reserve(content.uses.size());
+  for (const CatalogContent::Use& use : content.uses) left.push_back(&use);
+  for (bool found = true; found;) {
+    const std::size_t before = left.size();
+    std::erase_if(left, [&](const CatalogContent::Use* use) {
+      if (!leads_there(*use)) return false;
+      const CatalogContent::Name& user = use->user;
+      switch (use->user_kind) {
+        case Kind::relation: add(relations_, user.schema, user.name); break;
+        case Kind::type: add(types_, user.schema, user.name); break;
+        case Kind::operators: operators_.emplace(user.name, true); break;
+        case Kind::function:
+          // Its arguments or its result do it: the operator's word on the function itself still holds.
+          if (Entry& entry = functions_[user.name]; !entry.fixed) {
+            entry.any = Verdict::volatile_function;
+            const std::uint32_t schema = number(user.schema);
+            std::erase_if(entry.schemas, [schema](const auto& one) { return one.first == schema; });
+            entry.schemas.emplace_back(schema, Verdict::volatile_function);
+          }
+          break;
+      }
+      return true;
+    });
+    found = left.size() != before;
   }
+}
+
+void Catalog::add(Names& names, std::string_view schema, std::string_view name) {
+  std::vector<std::uint32_t>& schemas = names.of[std::string(name)];
+  const std::uint32_t at = number(schema);
+  if (std::ranges::find(schemas, at) == schemas.end()) schemas.push_back(at);
+}
+
+bool Catalog::Names::contains(const Catalog& catalog, std::string_view schema, std::string_view name) const {
+  const auto found = of.find(name);
+  if (found == of.end()) return false;
+  if (schema.empty()) return true;
+  const std::uint32_t at = catalog.find_schema(schema);
+  return std::ranges::any_of(found->second, [at](std::uint32_t one) { return one == kEvery || one == at; });
+}
+
+bool Catalog::is_primary_relation(std::string_view schema, std::string_view name) const {
+  if (trusted_relations_.contains(*this, schema, name)) return false;
+  if (relations_.contains(*this, schema, name)) return true;
+  return !trusts_unknown_relations_ && schema != kSystem && schema != "information_schema";
+}
+
+bool Catalog::is_primary_type(std::string_view schema, std::string_view name) const {
+  return types_.contains(*this, schema, name);
+}
+
+bool Catalog::is_primary_operator(std::string_view name) const { return operators_.contains(name); }
+
+bool Catalog::pins(std::string_view function_name) const { return pinning_.contains(function_name); }
+
+Catalog::Verdict Catalog::function(std::string_view schema, std::string_view name) const {
+  const auto found = functions_.find(name);
+  if (found == functions_.end())
+    return has_primary_only_prefix(name) ? Verdict::primary_only : Verdict::unknown;
+  const Entry& entry = found->second;
+  if (schema.empty() || entry.fixed) return entry.any;
+  const std::uint32_t at = find_schema(schema);
+  for (const auto& [number, verdict] : entry.schemas)
+    if (number == at) return verdict;
   return Verdict::unknown;
+}
+
+Catalog::Size Catalog::size() const {
+  return {functions_.size(), relations_.of.size(), types_.of.size(), operators_.size()};
 }
 
 bool is_session_advisory_lock(std::string_view name) {

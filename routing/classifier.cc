@@ -125,6 +125,7 @@ struct Classifier::Impl {
     Facts f;
     f.kind = StatementClass::write;
     f.why = why;
+    f.only_suspected = false;
     f.pins = words.pins;
     f.sees_prepared = words.sees_prepared;
     f.digest = shown;
@@ -170,11 +171,18 @@ bool contains(const std::vector<std::uint64_t>& sorted, std::uint64_t digest) {
   return std::binary_search(sorted.begin(), sorted.end(), digest);
 }
 
-// What is known better than by looking at the text.
+// What is known better than by looking at the text. An operator who says both means the primary.
 void correct(Facts& facts, const Scope& scope) {
-  if (!facts.is_read() || !contains(scope.refused, facts.digest)) return;
-  facts.kind = StatementClass::write;
-  facts.why = ClassReason::refused_by_replica;
+  const auto become = [&facts](StatementClass kind, ClassReason why) {
+    facts.kind = kind;
+    facts.why = why;
+  };
+  const bool may_be_read = facts.kind == StatementClass::write && facts.only_suspected && !any(facts.pins);
+  if (may_be_read && contains(scope.read_digests, facts.digest))
+    become(StatementClass::read, ClassReason::overruled);
+  if (facts.kind != StatementClass::read) return;
+  if (contains(scope.refused, facts.digest)) become(StatementClass::write, ClassReason::refused_by_replica);
+  if (contains(scope.primary_digests, facts.digest)) become(StatementClass::write, ClassReason::overruled);
 }
 
 }  // namespace

@@ -27,6 +27,8 @@ std::string_view name(ClassReason r) {
     case ClassReason::volatile_function: return "volatile_function";
     case ClassReason::unknown_function: return "unknown_function";
     case ClassReason::primary_only: return "primary_only";
+    case ClassReason::primary_table: return "primary_table";
+    case ClassReason::overruled: return "overruled";
     case ClassReason::refused_by_replica: return "refused_by_replica";
     case ClassReason::utility: return "utility";
     case ClassReason::schema_change: return "schema_change";

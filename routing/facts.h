@@ -33,6 +33,8 @@ enum class ClassReason : std::uint8_t {
   volatile_function,  // a function that is not harmless: the catalogue or an override says so
   unknown_function,   // a function that the catalogue does not know
   primary_only,       // means something else on a standby, or fails: advisory locks, nextval ...
+  primary_table,      // a relation that is not on standbys, or hides what is no read: unlogged, foreign, a view
+  overruled,          // operators say so of its digest
   refused_by_replica,  // thought a read, until a replica refused it: SHOW CORRECTIONS
   utility,            // VACUUM, LOCK, NOTIFY, CALL, DO ...
   schema_change,
@@ -133,6 +135,7 @@ struct Facts {
   bool shows_lsn = false;            // SHOW pgsluice.lsn: its value must be known first
   bool depends_on_literals = false;  // not cached by digest: SET, set_config, transaction modes
   bool several = false;              // more than one statement in the string
+  bool only_suspected = true;        // no statement says by itself that it is no read
   TransactionStep step = TransactionStep::none;  // the last one that is not none
   std::uint64_t digest = 0;
   // Where who counts by digest has found it last. Facts belong to one worker.

@@ -1,6 +1,7 @@
 #include "routing/grammar.h"
 
 #include <algorithm>
+#include <initializer_list>
 #include <optional>
 
 #include <pg_query.h>
@@ -233,7 +234,12 @@ class Finder {
 
  private:
 
+  static bool is_suspicion(ClassReason why) {
+    return why == ClassReason::volatile_function || why == ClassReason::unknown_function ||
+           why == ClassReason::primary_only || why == ClassReason::primary_table;
+  }
   void raise(StatementClass kind, ClassReason why) {
+    facts_.only_suspected &= kind <= StatementClass::read || is_suspicion(why);
     if (kind <= facts_.kind) return;
     facts_.kind = kind;
     facts_.why = why;
@@ -360,7 +366,18 @@ class Finder {
     for (Index i = node; i < json_.end(node); ++i) {
       const std::string_view key = json_.key(i);
       if (key == "FuncCall" || key == "funccall") {
-        function(last_name(json_.find(i, "funcname")), i);
+        function(qualified(json_.find(i, "funcname")), i);
+      } else if (key == "A_Expr") {
+        expression(i);
+      } else if (key == "useOp" || key == "operName") {  // ORDER BY x USING <, x < ANY (SELECT ...)
+        operators({qualified(i).name});
+      } else if (key == "usingClause" || key == "isNatural") {
+        operators({"="});
+      } else if (key == "CaseExpr") {
+        if (json_.has(i, "arg")) operators({"="});
+      } else if (key == "typeName" || key == "TypeName") {
+        const Qualified type = qualified(json_.find(i, "names"));
+        if (catalog_.is_primary_type(type.schema, type.name)) write(ClassReason::volatile_function);
       } else if (key == "ColumnRef") {
         attribute(json_.find(i, "fields"));
       } else if (key == "A_Indirection") {
@@ -368,8 +385,8 @@ class Finder {
       } else if (key == "RangeVar") {
         range(i);
       } else if (key == "RangeTableSample") {
-        const std::string method = last_name(json_.find(i, "method"));
-        if (method != "bernoulli" && method != "system") function(method, i);
+        const Qualified method = qualified(json_.find(i, "method"));
+        if (method.name != "bernoulli" && method.name != "system") function(method, i);
       } else if (key == "lockingClause") {
         write(ClassReason::locks_rows);
       } else if (key == "intoClause") {
@@ -384,25 +401,44 @@ class Finder {
     }
   }
 
-  // The last part of a qualified name: [{"String":{"sval":"a"}}, ...].
-  std::string last_name(Index list) const {
-    std::string name;
-    if (list == kNone) return name;
+  // The last two parts of a qualified name: [{"String":{"sval":"a"}}, ...].
+  struct Qualified {
+    std::string schema, name;
+  };
+  Qualified qualified(Index list) const {
+    Qualified found;
+    if (list == kNone) return found;
     for (Index c = json_.first(list); c != json_.end(list); c = json_.end(c)) {
       const Index text = json_.find(c, "String");
-      if (text != kNone) name = json_.text(text, "sval");
+      if (text == kNone) continue;
+      found.schema = std::move(found.name);
+      found.name = json_.text(text, "sval");
     }
-    return name;
+    return found;
+  }
+  std::string last_name(Index list) const { return qualified(list).name; }
+
+  void operators(std::initializer_list<std::string_view> names) {
+    if (!catalog_.has_primary_operators()) return;
+    for (const std::string_view name : names)
+      if (catalog_.is_primary_operator(name)) write(ClassReason::volatile_function);
+  }
+  void expression(Index node) {
+    if (!catalog_.has_primary_operators()) return;
+    const std::string name = last_name(json_.find(node, "name"));
+    operators({name});
+    if (name.find("BETWEEN") != name.npos) operators({"<", "<=", ">", ">="});
   }
 
-  void function(const std::string& name, Index call) {
+  void function(const Qualified& called, Index call) {
+    const std::string& name = called.name;
     if (name == "set_config") return set_config_somewhere(call);
     if (name == "current_setting") return current_setting(call);
     if (is_session_advisory_lock(name)) facts_.pins |= Pin::advisory_lock;
     if (is_advisory_unlock(name)) facts_.may_unpin |= Pin::advisory_lock;
     if (catalog_.pins(name)) facts_.pins |= Pin::session_function;
     facts_.sees_prepared |= name == "pg_prepared_statement";
-    switch (catalog_.judge(name)) {
+    switch (catalog_.function(called.schema, name)) {
       case Catalog::Verdict::read: return;
       case Catalog::Verdict::volatile_function: return write(ClassReason::volatile_function);
       case Catalog::Verdict::primary_only: return write(ClassReason::primary_only);
@@ -422,18 +458,17 @@ class Finder {
     for (Index c = first; c != json_.end(fields); c = json_.end(c)) {
       if (json_.has(c, "A_Star")) return;  // a.*
     }
-    const Catalog::Verdict v = catalog_.judge(name);
+    const Catalog::Verdict v = catalog_.function(name);
     const bool dangerous =
         v == Catalog::Verdict::primary_only || v == Catalog::Verdict::volatile_function;
-    if (dangerous && name != "set_config") function(name, kNone);
+    if (dangerous && name != "set_config") function({{}, name}, kNone);
   }
 
   void range(Index var) {
-    const std::string schema = json_.text(var, "schemaname");
+    const std::string schema = json_.text(var, "schemaname"), name = json_.text(var, "relname");
     if (is_temp_schema(schema)) write(ClassReason::primary_only);
-    if ((schema.empty() || schema == "pg_catalog") && is_node_view(json_.text(var, "relname"))) {
-      write(ClassReason::primary_only);
-    }
+    if ((schema.empty() || schema == "pg_catalog") && is_node_view(name)) write(ClassReason::primary_only);
+    if (catalog_.is_primary_relation(schema, name)) write(ClassReason::primary_table);
   }
 
   // Its argument stays in the digest (lexer.cc), so that it may decide here.
@@ -481,11 +516,20 @@ class Finder {
     }
     const Kind kind = kind_of(json_.key(inner));
     if (analyze) return statement(inner);
-    // Planned, not executed: a standby plans a write as well.
-    if (kind == Kind::select && !has_into(inner)) return read();
-    if (kind == Kind::change && json_.key(inner) != "RefreshMatViewStmt") return read();
+    // Planned, not executed: a standby plans a write as well, but for what it cannot open.
+    const bool is_planned = (kind == Kind::select && !has_into(inner)) ||
+                            (kind == Kind::change && json_.key(inner) != "RefreshMatViewStmt");
+    if (is_planned) {
+      read();
+      return relations(inner);
+    }
     if (kind == Kind::execute) names_prepared(facts_.executes_names, json_.text(inner, "name"));
     return write(ClassReason::utility);
+  }
+
+  void relations(Index node) {
+    for (Index i = node; i < json_.end(node); ++i)
+      if (json_.type(i) == Json::Type::object && json_.has(i, "relname")) range(i);
   }
 
   bool has_into(Index node) const {

@@ -89,8 +89,9 @@ struct BatchFacts {
   bool sets_lsn : 1 = false;
   bool open_ended : 1 = false;  // ends with a Flush: what follows in the sequence is not known yet
   RouteOverrides overrides{};  // what rules and hints say of it
-  bool has_any = false;     // there was a statement
-  std::uint64_t digest = 0;  // of its statements, if they are all alike
+  std::uint64_t digest = 0;  // of its statements; 0: none yet
+  static constexpr std::uint64_t kUnlike = UINT64_MAX;  // they are not all alike
+  static constexpr bool is_of_one(std::uint64_t digest) { return digest != 0 && digest != kUnlike; }
   void add(const Facts& facts) {  // in the order of the batch
     if (!facts.plain) add_rest(facts);
     if (facts.kind > ran) ran = facts.kind;
@@ -104,8 +105,7 @@ struct BatchFacts {
 
  private:
   void add_kind(const Facts& facts) {
-    digest = !has_any || digest == facts.digest ? facts.digest : 0;
-    has_any = true;
+    digest = digest == 0 || digest == facts.digest ? facts.digest : kUnlike;
     looks |= facts.kind == StatementClass::read || facts.several;
     if (facts.kind > kind || (kind == StatementClass::empty && facts.kind == kind)) {
       kind = facts.kind;

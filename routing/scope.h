@@ -16,7 +16,9 @@ namespace routing {
 // classifier's cache.
 struct Scope {
   std::shared_ptr<const Catalog> catalog = std::make_shared<const Catalog>();
-  std::vector<std::uint64_t> refused;  // digests, sorted
+  // Digests, sorted: what replicas have refused, and what operators say. What is no read by its own words
+  // (INSERT, SET ...) does not become one.
+  std::vector<std::uint64_t> refused, primary_digests, read_digests;
   // Facts are remembered under it: another content has another version, for the life of the process.
   std::uint64_t version = 0;
 
@@ -26,8 +28,6 @@ struct Scope {
 // The snapshot that workers judge by.
 class Scopes {
  public:
-  Scopes() = default;
-  explicit Scopes(std::shared_ptr<const Scope> of_all) : unknown_(std::move(of_all)) {}
   // Never null: what is not known is judged by built-in lists and operators' words.
   const std::shared_ptr<const Scope>& of(const DatabaseKey& where) const {
     const auto found = by_database_.find(where);
@@ -46,14 +46,22 @@ struct Catalogs {
   std::shared_ptr<const Catalog> unknown = std::make_shared<const Catalog>();  // of all others
 };
 
+// Digests as operators write them, 16 hexadecimal digits; what is none is left out. Sorted.
+std::vector<std::uint64_t> parse_digests(const std::vector<std::string>& words);
+
 // Makes snapshots, on the control thread: what has not changed since the last one keeps its object.
 class ScopeBook {
  public:
-  std::shared_ptr<const Scopes> make(const Catalogs& catalogs, const Corrections& corrections);
+  struct Digests {
+    std::vector<std::uint64_t> primary, read;
+    friend bool operator==(const Digests&, const Digests&) = default;
+  };
+  std::shared_ptr<const Scopes> make(const Catalogs& catalogs, const Corrections& corrections,
+                                     const Digests& digests = {});
 
  private:
   std::shared_ptr<const Scope> scope(const std::shared_ptr<const Catalog>& catalog,
-                                     std::vector<std::uint64_t> refused,
+                                     std::vector<std::uint64_t> refused, const Digests& digests,
                                      std::vector<std::shared_ptr<const Scope>>& made);
   std::vector<std::shared_ptr<const Scope>> last_;
   std::uint64_t version_ = 0;

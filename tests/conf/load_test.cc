@@ -505,6 +505,12 @@ TEST_SUITE("conf/load") {
     CHECK(error_of("[routing]\nread_functions = [\"f\"]\nwrite_functions = [\"f\"]\n") ==
           "f.toml:2: routing.read_functions has \"f\"; it must not be in routing.write_functions "
           "too");
+    for (const std::string list : {"read_digests", "primary_digests"}) {
+      CHECK(error_of("[routing]\n" + list + " = [\"8c1d1f6a1e0b27f3\"]\n") == "");
+      for (const std::string wrong : {"8c1d", "8C1D1F6A1E0B27F3", "8c1d1f6a1e0b27f30", "select 1 from t;"})
+        CHECK(error_of("[routing]\n" + list + " = [\"" + wrong + "\"]\n") ==
+              "f.toml:2: routing." + list + " has \"" + wrong + "\"; it must have 16 digits of 0-9 and a-f");
+    }
   }
 
   TEST_CASE("a node's section names a server of a cluster, in whatever spelling, once") {

@@ -258,7 +258,7 @@ class Node {
     if (sql.find("pg_proc") != std::string::npos) {
       Rows rows;
       for (const auto& [name, is_volatile] : now.functions)
-        rows.push_back({name, is_volatile ? "t" : "f"});
+        rows.push_back({"f", "public", name, is_volatile ? "v" : "s", is_volatile ? "u" : "s", ""});
       return rows;
     }
     if (sql.find("pg_database") != std::string::npos) return {{"postgres"}};

@@ -147,7 +147,8 @@ TEST_SUITE("routing/grammar") {
   }
 
   TEST_CASE("requirement 12: a function that the operator names pins, in whichever schema") {
-    const routing::Catalog catalog(1, {{"stateful", false}}, {"stateful"}, {}, {"app.stateful"});
+    const routing::Catalog catalog({.functions = {{"app", "stateful", false, false}}},
+                                   {.read_functions = {"stateful"}, .pin_functions = {"app.stateful"}});
     Facts facts;
     REQUIRE(routing::find_facts("SELECT x.stateful(1)", catalog, facts));
     CHECK(facts.pins == routing::Pin::session_function);

@@ -87,6 +87,19 @@ TEST_SUITE("routing/router") {
     CHECK(batch({read()}).why == ClassReason::proven_read);
   }
 
+  TEST_CASE("a batch has its statements' digest while they are all alike, and is of none for ever after") {
+    const auto of = [](std::uint64_t digest) {
+      Facts facts = read();
+      facts.digest = digest;
+      return facts;
+    };
+    CHECK_FALSE(BatchFacts::is_of_one(batch({}).digest));
+    CHECK(batch({of(7), of(7)}).digest == 7);
+    CHECK(BatchFacts::is_of_one(batch({of(7), of(7)}).digest));
+    CHECK_FALSE(BatchFacts::is_of_one(batch({of(7), of(8)}).digest));
+    CHECK_FALSE(BatchFacts::is_of_one(batch({of(7), of(8), of(8)}).digest));
+  }
+
   TEST_CASE("a held server is kept, whatever the statement") {
     for (const Facts& statement : {read(), write(), step(TransactionStep::end)}) {
       goes({statement}, same_server, RouteReason::in_transaction, {.in_transaction = true});
