@@ -4,7 +4,8 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
+#include <sstream>
+#include <utility>
 
 #include <ftw.h>
 #include <pwd.h>
@@ -69,8 +70,9 @@ void append_file(const std::string& path, std::string_view text) {
 }
 
 std::string read_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  std::ostringstream text;
+  text << std::ifstream(path, std::ios::binary).rdbuf();  // a process's file may end in an error: it is gone
+  return std::move(text).str();
 }
 
 }  // namespace support
