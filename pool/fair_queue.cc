@@ -22,10 +22,16 @@ std::int64_t cost_of(const Flow& flow) {
 
 }  // namespace
 
-bool FairQueue::Ceilings::allow(const ServiceClass& service_class, const Tenant& tenant) const {
-  if (service_class.ceiling < 100 &&
-      slots.running(service_class.priority) >= Slots::allowed(servers, service_class.ceiling))
-    return false;
+bool FairQueue::Ceilings::allow(const ServiceClass& service_class) const {
+  for (std::size_t above = 0; above <= static_cast<std::size_t>(service_class.priority); ++above) {
+    const std::int64_t percent = service_class.ceilings[above];
+    if (percent < 100 && slots.running(static_cast<Priority>(above)) >= Slots::allowed(servers, percent))
+      return false;
+  }
+  return true;
+}
+
+bool FairQueue::Ceilings::allow(const Tenant& tenant) const {
   const std::int64_t own = tenant.ceiling.load(std::memory_order_relaxed);
   return own >= 100 || slots.running_of(tenant.number) < Slots::allowed(servers, own);
 }
@@ -112,6 +118,8 @@ Waiter* FairQueue::take(Instant now, const ClassTable& classes, const Ceilings* 
     }
     if (!next) return nullptr;
     tried |= std::uint64_t{1} << *next;
+    // A class at its ceiling may have thousands of tenants: nobody looks at each of them to find that out.
+    if (ceilings != nullptr && !ceilings->allow(classes.at(static_cast<ClassId>(*next)))) continue;
     if (Waiter* waiter = take_from(*lanes_[*next], now, classes.at(static_cast<ClassId>(*next)), ceilings)) {
       waiter->flow = nullptr;
       --size_;
@@ -129,7 +137,7 @@ Waiter* FairQueue::take_from(Lane& lane, Instant now, const ServiceClass& servic
     look_at(flow, now, service_class);
     if (flow.waiters.empty()) continue;  // all of them were late
     const std::int64_t cost = cost_of(flow);
-    const bool allowed = ceilings == nullptr || ceilings->allow(service_class, flow.tenant);
+    const bool allowed = ceilings == nullptr || ceilings->allow(flow.tenant);
     if (!allowed || flow.deficit < cost) {
       if (allowed) {
         lane.unit = std::max(lane.unit - lane.unit / 64, cost);
@@ -153,8 +161,9 @@ bool FairQueue::has_turn(const ClassTable& classes, const Ceilings* ceilings) co
     if (!lanes_[id]) continue;
     const auto& round = lanes_[id]->round;
     if (ceilings == nullptr && !round.empty()) return true;
+    if (round.empty() || !ceilings->allow(classes.at(static_cast<ClassId>(id)))) continue;
     for (const Flow* flow = round.front(); flow != nullptr; flow = round.after(*flow))
-      if (ceilings->allow(classes.at(static_cast<ClassId>(id)), flow->tenant)) return true;
+      if (ceilings->allow(flow->tenant)) return true;
   }
   return false;
 }

@@ -61,7 +61,11 @@ class FairQueue {
   struct Ceilings {
     const Slots& slots;
     std::int64_t servers;  // that the pool may have
-    bool allow(const ServiceClass& service_class, const Tenant& tenant) const;
+    bool allow(const ServiceClass& service_class, const Tenant& tenant) const {
+      return allow(service_class) && allow(tenant);
+    }
+    bool allow(const ServiceClass& service_class) const;
+    bool allow(const Tenant& tenant) const;
   };
 
   void enqueue(Waiter& waiter, ClassId service_class, Tenant& tenant, const ClassTable& classes, Instant now);

@@ -83,6 +83,11 @@ void ClassRegistry::reload(const conf::Settings& settings) {
     table->deadlines |= one.target.count() > 0 || one.deadline.count() > 0;
     table->own_nodes |= !one.nodes.empty();
   }
+  for (ServiceClass& one : table->classes) {
+    const auto own = static_cast<std::size_t>(one.priority);
+    for (std::size_t above = 0; above < own; ++above) one.ceilings[above] = table->classes[above].ceiling;
+    one.ceilings[own] = one.ceiling;
+  }
   // A ceiling counts its own class and those below.
   Priority highest = Priority::sheddable;
   bool any = false;

@@ -30,6 +30,9 @@ struct ServiceClass {
   Millis target{0}, interval{100};    // controlled delay; a target of zero: off
   Millis deadline{0};                 // longest wait; zero: only pool.queue_timeout
   std::int64_t ceiling = 100;         // percent of a pool's servers, with those of lower priority
+  // By priority, its own ceiling and those of the classes called like higher ones, which hold for it too: what
+  // is kept for critical statements, and no high one may take, is not for low ones.
+  std::array<std::int64_t, conf::kPriorities> ceilings = {100, 100, 100, 100};
   std::vector<std::string> nodes;     // as NodeAddress::name() writes them
   bool overflow = true;
   bool configured = true;             // false: a reload has removed it; its statements are as high ones

@@ -272,6 +272,42 @@ TEST_SUITE("pool/fair_queue") {
     while (slots.running(Priority::low) > 0) slots.give_back(Priority::low, 0);
   }
 
+  TEST_CASE("what is kept for critical statements, and no high one may take, is not for low ones") {
+    conf::ClassSettings reserve;
+    reserve.ceiling = 90;
+    Fixture f({{"high", reserve}});
+    Slots& slots = f.budget->slots();
+    for (int i = 0; i < 9; ++i) slots.take(Priority::high, 0);  // of 10
+    const FairQueue::Ceilings ceilings = f.pool.ceilings();
+    f.wait("high", kHigh, 0, 0ms);
+    f.wait("low", kLow, 0, 0ms);
+    f.wait("sheddable", kSheddable, 1, 0ms);
+    CHECK_FALSE(f.queue().has_turn(*f.classes, &ceilings));
+    CHECK(f.queue().take(at(1ms), *f.classes, &ceilings) == nullptr);
+    f.wait("critical", kCritical, 2, 1ms);
+    CHECK(f.queue().take(at(1ms), *f.classes, &ceilings) == &f.clients[3]);
+    slots.give_back(Priority::high, 0);
+    CHECK(f.queue().take(at(1ms), *f.classes, &ceilings) == &f.clients[0]);
+    while (slots.running(Priority::high) > 0) slots.give_back(Priority::high, 0);
+  }
+
+  TEST_CASE("a class at its ceiling loses nobody's turn, however often it is passed over") {
+    Fixture f;
+    Slots& slots = f.budget->slots();
+    for (int i = 0; i < 8; ++i) slots.take(Priority::low, 0);  // of 10; low may have 80 %
+    const FairQueue::Ceilings ceilings = f.pool.ceilings();
+    for (const int tenant : {2, 0, 1}) f.wait("low", kLow, tenant, 0ms);
+    for (int i = 0; i < 5; ++i) {
+      f.wait("high", kHigh, 0, 1ms);
+      CHECK(f.queue().take(at(1ms), *f.classes, &ceilings) == &f.clients.back());
+      CHECK(f.queue().take(at(1ms), *f.classes, &ceilings) == nullptr);
+    }
+    slots.give_back(Priority::low, 0);
+    for (const std::size_t turn : {0, 1, 2})
+      CHECK(f.queue().take(at(2ms), *f.classes, &ceilings) == &f.clients[turn]);
+    while (slots.running(Priority::low) > 0) slots.give_back(Priority::low, 0);
+  }
+
   TEST_CASE("a tenant at its ceiling waits although servers are left, its neighbour does not") {
     Fixture f;
     f.tenants[0].ceiling = 50;
