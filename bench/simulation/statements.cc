@@ -17,7 +17,7 @@ constexpr Millis kNearly{30};
 routing::BatchFacts batch_of(routing::StatementClass kind) {
   routing::BatchFacts batch;
   batch.kind = batch.ran = kind;
-  batch.executes = batch.has_any = true;
+  batch.executes = true;
   return batch;
 }
 
