@@ -150,6 +150,8 @@ void Client::settings_changed() {
                                pool::bare_value(setting), limits, &hints);
     }
   }
+  if (tenant != nullptr && !worker_.orders().classes.empty())
+    service_class = worker_.ordered_class(*tenant).value_or(service_class);
   // What it asks for itself holds for all its statements, unless a rule says otherwise.
   state.consistency = identity == nullptr ? worker_.settings().routing_consistency : identity->consistency;
   state.consistency_hinted = hints.consistency.has_value();

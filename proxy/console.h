@@ -126,6 +126,8 @@ class Console {
   void limit_digest(const ConsoleCommand& asked);
   void limit_tenant(const ConsoleCommand& asked);
   void unlimit_tenant(const ConsoleCommand& asked);
+  void set_class(const ConsoleCommand& asked);
+  void unset_class(const ConsoleCommand& asked);
   void order(OrderBook::Kind kind, const ConsoleCommand& asked, bool force = false);
   OrderBook::Done tell(const ConsoleCommand& asked);
   void set(const ConsoleCommand& asked);

@@ -13,7 +13,7 @@
 #include "proxy/wire/sqlstate.h"
 #include "routing/facts.h"
 
-// The console's commands about kinds of statements.
+// The console's commands about kinds of statements, and about tenants.
 namespace proxy {
 namespace {
 
@@ -178,6 +178,25 @@ void Console::unlimit_tenant(const ConsoleCommand& asked) {
   control_.orders().unlimit_tenant(asked.arguments.front(), asked.client, tell(asked));
 }
 
+void Console::set_class(const ConsoleCommand& asked) {
+  const std::string &tenant = asked.arguments[0], &wanted = asked.arguments[1];
+  const Clauses clauses = read_clauses(std::span(asked.arguments).subspan(2));
+  if (!clauses.problem.empty()) return tell(asked)(mistake(clauses.problem));
+  if (clauses.database || clauses.rate || clauses.burst || clauses.concurrency)
+    return tell(asked)(mistake("SET CLASS takes a tenant, a class, and perhaps FOR"));
+  const auto table = control_.shared().classes.table();
+  const auto is_it = [&wanted](const pool::ServiceClass& one) { return one.configured && one.name == wanted; };
+  if (std::ranges::none_of(table->classes, is_it))
+    return tell(asked)({wire::sqlstate::kUndefinedObject,
+                        "there is no class " + conf::quote(wanted) + "; SHOW CLASSES lists them"});
+  const conf::Millis time = clauses.time.value_or(control_.settings().digest_order_expiry);
+  control_.orders().set_class(tenant, {wanted, control_.loop().now() + time}, asked.client, tell(asked));
+}
+
+void Console::unset_class(const ConsoleCommand& asked) {
+  control_.orders().unset_class(asked.arguments.front(), asked.client, tell(asked));
+}
+
 void Console::show_blocks(const ConsoleCommand& asked) {
   const Orders& orders = control_.orders().current();
   const conf::Instant now = control_.loop().now();
@@ -204,6 +223,9 @@ void Console::show_blocks(const ConsoleCommand& asked) {
     rows.push_back({"tenant", tenant, "", what, "console", seconds_until(order.expires, now),
                     std::to_string(running), std::nullopt});
   }
+  for (const auto& [tenant, order] : orders.classes)
+    rows.push_back({"tenant", tenant, "", "class " + order.service_class, "console", seconds_until(order.expires, now),
+                    std::nullopt, std::nullopt});
   show(asked, columns::kBlocks, rows);
 }
 

@@ -49,6 +49,8 @@ std::string_view word(OrderBook::Kind kind) {
     case unlimit_digest: return "UNBLOCK DIGEST";
     case limit_tenant: return "LIMIT TENANT";
     case unlimit_tenant: return "UNLIMIT TENANT";
+    case set_class: return "SET CLASS";
+    case unset_class: return "UNSET CLASS";
   }
   return "";
 }
@@ -86,6 +88,7 @@ void OrderBook::change(Orders orders, OrderAction action, const std::string& dat
   conf::Instant next = conf::Instant::max();
   for (const auto& [key, limit] : orders_->digests) next = std::min(next, limit->expires);
   for (const auto& [name, order] : orders_->tenants) next = std::min(next, order.expires);
+  for (const auto& [name, order] : orders_->classes) next = std::min(next, order.expires);
   const conf::Instant now = control_.loop().now();
   if (next == conf::Instant::max()) {
     expire_.stop();
@@ -140,6 +143,21 @@ void OrderBook::unlimit_tenant(const std::string& name, const ClientId& asker, D
   spread(std::move(next), Kind::unlimit_tenant, "", asker, std::move(done));
 }
 
+void OrderBook::set_class(const std::string& tenant, ClassOrder order, const ClientId& asker, Done done) {
+  Orders next = *orders_;
+  if (!next.classes.contains(tenant) && next.classes.size() >= kMostLimits)
+    return done(refused("there are " + std::to_string(kMostLimits) + " orders for classes already"));
+  next.classes[tenant] = std::move(order);
+  spread(std::move(next), Kind::set_class, "", asker, std::move(done));
+}
+
+void OrderBook::unset_class(const std::string& tenant, const ClientId& asker, Done done) {
+  Orders next = *orders_;
+  if (next.classes.erase(tenant) == 0)
+    return done(refused("no class is ordered for tenant \"" + tenant + "\""));
+  spread(std::move(next), Kind::unset_class, "", asker, std::move(done));
+}
+
 void OrderBook::expire() {
   const conf::Instant now = control_.loop().now();
   Orders next = *orders_;
@@ -152,6 +170,11 @@ void OrderBook::expire() {
   std::erase_if(next.tenants, [now](const auto& one) {
     if (now < one.second.expires) return false;
     log_info("the limit on tenant " + conf::quote(one.first) + " has expired");
+    return true;
+  });
+  std::erase_if(next.classes, [now](const auto& one) {
+    if (now < one.second.expires) return false;
+    log_info("class " + conf::quote(one.second.service_class) + " of tenant " + conf::quote(one.first) + " has expired");
     return true;
   });
   change(std::move(next), OrderAction::none, "", 0);
@@ -242,7 +265,9 @@ void OrderBook::give(Kind kind, const std::string& name, bool force, const Clien
     case Kind::limit_digest:  // these have methods of their own
     case Kind::unlimit_digest:
     case Kind::limit_tenant:
-    case Kind::unlimit_tenant: break;
+    case Kind::unlimit_tenant:
+    case Kind::set_class:
+    case Kind::unset_class: break;
     case Kind::drain:
     case Kind::undrain: {
       std::optional<conf::NodeAddress> address;

@@ -25,7 +25,8 @@ class Control;
 class OrderBook {
  public:
   enum class Kind : std::uint8_t { pause, resume, reconnect, kill, disable, enable, wait_close, drain, undrain,
-                                    kill_client, limit_digest, unlimit_digest, limit_tenant, unlimit_tenant };
+                                    kill_client, limit_digest, unlimit_digest, limit_tenant, unlimit_tenant,
+                                    set_class, unset_class };
   // How it went: "" and perhaps a notice for the operator; or an SQLSTATE and what is wrong.
   struct Outcome {
     std::string_view sqlstate;
@@ -50,6 +51,9 @@ class OrderBook {
   // LIMIT TENANT: what it does not speak of stays as it was ordered before.
   void limit_tenant(const std::string& name, pool::TenantOrder order, const ClientId& asker, Done done);
   void unlimit_tenant(const std::string& name, const ClientId& asker, Done done);
+  // SET CLASS: instead of what was ordered of the same tenant.
+  void set_class(const std::string& tenant, ClassOrder order, const ClientId& asker, Done done);
+  void unset_class(const std::string& tenant, const ClientId& asker, Done done);
 
   // A connection has ended without a word while it worked; a node has told one of its backends' crash.
   void server_lost(pool::CrashRecord::Lost lost);

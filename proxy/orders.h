@@ -12,6 +12,13 @@
 
 namespace proxy {
 
+// The class of a tenant's statements, whatever is configured or asked for, until it expires.
+struct ClassOrder {
+  std::string service_class;
+  conf::Instant expires = conf::Instant::max();
+  friend bool operator==(const ClassOrder&, const ClassOrder&) = default;
+};
+
 // What operators have ordered on the console and what lasts until they take it back: paused and disabled
 // databases, drained nodes, limits on statements and tenants. Not configuration, so a reload leaves it alone, and a process that takes over
 // is told. Immutable once it is shared with the workers.
@@ -26,6 +33,7 @@ struct Orders {
   std::map<pool::DigestKey, pool::DigestLimitRef> digests;
   std::shared_ptr<const pool::DigestGate> gate;
   std::map<std::string, pool::TenantOrder, std::less<>> tenants;  // limits of tenants
+  std::map<std::string, ClassOrder, std::less<>> classes;         // of tenants
 
   bool is_paused(std::string_view database) const { return all_paused || paused.contains(database); }
   bool is_disabled(std::string_view database) const { return disabled.contains(database); }

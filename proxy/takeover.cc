@@ -76,6 +76,11 @@ std::vector<std::string> as_fields(const Orders& orders) {
     if (order.concurrency) add("tenant_concurrency", std::to_string(*order.concurrency));
     add_moment(order.expires);
   }
+  for (const auto& [tenant, order] : orders.classes) {
+    add("class_tenant", tenant);
+    add("class", order.service_class);
+    add_moment(order.expires);
+  }
   return fields;
 }
 
@@ -85,6 +90,7 @@ Orders as_orders(const std::vector<std::string>& fields) {
   bool force = false;
   std::shared_ptr<pool::DigestLimit> limit;
   pool::TenantOrder* tenant = nullptr;
+  ClassOrder* its_class = nullptr;
   for (std::size_t i = 0; i + 1 < fields.size(); i += 2) {
     const std::string &kind = fields[i], &name = fields[i + 1];
     if (kind == "pause_all") orders.all_paused = true;
@@ -104,6 +110,8 @@ Orders as_orders(const std::vector<std::string>& fields) {
       tenant = nullptr;
     }
     if (kind == "tenant") tenant = &orders.tenants[name];
+    if (kind == "class_tenant") its_class = &orders.classes[name];
+    if (its_class != nullptr && kind == "class") its_class->service_class = name;
     if (limit && kind == "digest_database") limit->key.database = name;
     if (limit && kind == "digest_origin") limit->origin = name;
     if (limit && kind == "digest_most") limit->most = std::atoll(name.c_str());
@@ -115,7 +123,8 @@ Orders as_orders(const std::vector<std::string>& fields) {
     if (tenant != nullptr && kind == "tenant_concurrency") tenant->concurrency = std::atoll(name.c_str());
     if (kind == "until") {
       const conf::Instant until{conf::Instant::duration(std::atoll(name.c_str()))};
-      if (tenant != nullptr) tenant->expires = until;
+      if (its_class != nullptr) its_class->expires = until;
+      else if (tenant != nullptr) tenant->expires = until;
       else if (limit) limit->expires = until;
       if (tenant == nullptr && limit) orders.digests[limit->key] = limit;
     }

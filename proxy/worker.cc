@@ -393,8 +393,6 @@ void Worker::settings_changed(SettingsChanged&& message) {
   digests_.resize(static_cast<std::size_t>(settings_->digest_entries));
   for (const auto& [key, identity] : identities_) configure(*identity);
   use_rules();
-  for (const Slot& slot : slots_)  // how fresh their reads are
-    if (slot.client && slot.client->session) slot.client->settings_changed();
   meet_configured_users();
 }
 

@@ -211,6 +211,8 @@ class Worker {
   }
   ServerEnd why_stale(Server& server) const;
   const Orders& orders() const { return *orders_; }
+  // SET CLASS for a tenant.
+  std::optional<pool::ClassId> ordered_class(const pool::Tenant& tenant) const;
   // Limits on kinds of statements; null: there are none.
   const pool::DigestGate* gate() const { return gate_; }
   // While there are: the digests of the statements that run of the batch that was scanned last.
@@ -325,6 +327,7 @@ class Worker {
   void topology_changed(std::shared_ptr<const routing::Topology> topology);
   void settings_changed(SettingsChanged&& message);
   void orders_changed(OrdersChanged&& message);
+  void settle_settings();  // what holds for every session is made out anew
   void kill_clients(const std::string& database);
   void tell_lost(const Server& server);
   void kill_client(Client& client);

@@ -8,7 +8,7 @@
 namespace proxy {
 
 void Worker::orders_changed(OrdersChanged&& message) {
-  orders_ = std::move(message.orders);
+  const auto before = std::exchange(orders_, std::move(message.orders));
   const auto concerned = [&message](const Identity& identity) {
     return message.database.empty() || message.database == identity.database;
   };
@@ -40,6 +40,7 @@ void Worker::orders_changed(OrdersChanged&& message) {
     }
   }
   for (const auto& [server, why] : ends) retire(*server, why);
+  if (before->classes != orders_->classes) settle_settings();
   if (gate_ != orders_->gate.get()) {
     gate_ = orders_->gate.get();
     // What waits has not begun.
@@ -79,6 +80,12 @@ ServerEnd Worker::why_stale(Server& server) const {
   const routing::ClusterState* state = cluster(server.identity());
   const routing::NodeState* node = state == nullptr ? nullptr : state->find(server.node_id());
   return node != nullptr && node->drained ? ServerEnd::drained : ServerEnd::node_changed;
+}
+
+std::optional<pool::ClassId> Worker::ordered_class(const pool::Tenant& tenant) const {
+  const auto order = orders_->classes.find(tenant.name);
+  if (order == orders_->classes.end()) return std::nullopt;
+  return classes_->find(order->second.service_class);
 }
 
 }  // namespace proxy

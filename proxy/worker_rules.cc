@@ -23,6 +23,10 @@ void Worker::use_rules() {
   rules_ = std::make_shared<routing::RuleSet>(
       settings_->routes, [this](const std::string& rule) { return shared_.rule_numbers.number(rule); });
   hint_limits_ = routing::hint_limits(*settings_);
+  settle_settings();
+}
+
+void Worker::settle_settings() {
   for (const Slot& slot : slots_)
     if (slot.client && slot.client->session && slot.state != ClientState::closing) slot.client->settings_changed();
 }

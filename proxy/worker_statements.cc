@@ -245,6 +245,7 @@ Worker::Placed Worker::place(Client& client) {
   }
   if (client.tenant_next) {
     client.tenant = &shared_.tenants.find(*client.tenant_next, client.identity->user);
+    if (!orders_->classes.empty()) client.settings_changed();
     client.tenant_next = nullptr;
   }
   const bool special = (special_classes_ >> client.service_class & 1) != 0;

@@ -136,6 +136,38 @@ TEST_SUITE("integration/admission") {
     CHECK(client.finish().ok());
   }
 
+  TEST_CASE("SET CLASS puts a tenant's statements, also of sessions that are there, into another class until it ends") {
+    ProxyProcess proxy(config()
+                           .set("pool", "size", "1")
+                           .set("tenant", "by", "\"application_name\"")
+                           .set("class.low", "deadline", "\"100ms\""));
+    Connection console = proxy.console();
+    Connection noisy = of_class(proxy, "high", "noisy"), quiet = of_class(proxy, "high", "quiet");
+    CHECK(console.exec("SET CLASS noisy nonsense").code() == "42704");
+    CHECK(console.exec("SET CLASS noisy low RATE 1").code() == "42601");
+    CHECK(console.exec("UNSET CLASS noisy").code() == "55000");
+    Hold hold(proxy, 1);
+    CHECK(console.exec("SET CLASS noisy low FOR 10m").ok());
+    const Result orders = console.exec("SHOW BLOCKS");
+    REQUIRE(orders.rows() == 1);
+    CHECK(orders.at(0, "name") == "noisy");
+    CHECK(orders.at(0, "limit") == "class low");
+    CHECK(console.exec("RELOAD").ok());
+    REQUIRE(quiet.send(kOnPrimary));
+    CHECK(has_reason(noisy.exec(kOnPrimary), "queue_deadline"));
+    Connection later = of_class(proxy, "high", "noisy");
+    CHECK(has_reason(later.exec(kOnPrimary), "queue_deadline"));
+    CHECK(quiet.busy());
+    CHECK(console.exec("UNSET CLASS noisy").ok());
+    REQUIRE(noisy.send(kOnPrimary));
+    CHECK(stays([&] { return noisy.busy(); }, 300ms));
+    hold.release();
+    CHECK(noisy.finish().ok());
+    CHECK(quiet.finish().ok());
+    CHECK(console.exec("SET CLASS noisy low FOR 50ms").ok());
+    CHECK(eventually([&] { return console.exec("SHOW BLOCKS").rows() == 0; }));
+  }
+
   TEST_CASE(
       "a queue that stands refuses with 53000 queue_deadline and keeps the connection; its end ends the "
       "refusals") {

@@ -351,7 +351,8 @@ TEST_SUITE("integration/lifecycle") {
 
   TEST_CASE("DRAIN takes new statements away from a node, lets running ones end and closes its servers") {
     PgCluster& cluster = shared_cluster();
-    ProxyProcess proxy(config_for(cluster).set("", "workers", "2"));
+    // Sessions that move freely.
+    ProxyProcess proxy(config_for(cluster).set("", "workers", "2").set("routing", "consistency", "\"eventual\""));
     REQUIRE(proxy.ready(2));
     Connection client = proxy.connect(), busy = proxy.connect();
     CHECK(readers(cluster, client, 40) == std::set<std::string>{"replica1", "replica2"});
