@@ -316,7 +316,8 @@ void Console::complete(std::map<std::uint64_t, Pending>::iterator found) {
     wire::append_notice(notices, {.severity = "WARNING",
                                   .sqlstate = "01000",
                                   .message = "worker " + std::to_string(worker) +
-                                             " has not answered within " + conf::print(kPatience) + ": what it has is missing here"});
+                                             " has not answered within " + conf::print(kPatience) +
+                                             ": what it has is missing here"});
   pending.finish(pending.asked, std::move(pending.heard), std::move(notices));
 }
 

@@ -50,7 +50,8 @@ Digests sum_up(std::vector<metrics::DigestStats::Use>&& told) {
 // What a digest without a text is.
 std::string_view no_text(const metrics::DigestStats::Use& digest) {
   if (digest.digest != 0) return "(cannot be read)";
-  return digest.database.empty() ? "(other digests)" : "(not read: too long, or in an encoding that is not followed)";
+  return digest.database.empty() ? "(other digests)"
+                                 : "(not read: too long, or in an encoding that is not followed)";
 }
 
 // What may follow the name of a digest or a tenant: pairs of a keyword and a value, each once.
@@ -63,7 +64,8 @@ struct Clauses {
 
 // "15min" as in the configuration, and "15m", as people type.
 std::optional<conf::Millis> read_time(const std::string& text) {
-  const bool minutes = text.size() > 1 && text.back() == 'm' && text[text.size() - 2] >= '0' && text[text.size() - 2] <= '9';
+  const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
+  const bool minutes = text.size() > 1 && text.back() == 'm' && is_digit(text[text.size() - 2]);
   const auto time = conf::parse_duration(minutes ? text + "in" : text);
   constexpr conf::Millis kLongest = std::chrono::hours(24 * 30);
   if (!time || time->count() <= 0 || *time > kLongest) return std::nullopt;
@@ -74,7 +76,8 @@ std::optional<std::int64_t> read_count(const std::string& text) {
   constexpr std::int64_t kMost = 1'000'000'000;
   std::int64_t count = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
-  if (error != std::errc() || end != text.data() + text.size() || count < 1 || count > kMost) return std::nullopt;
+  if (error != std::errc() || end != text.data() + text.size() || count < 1 || count > kMost)
+    return std::nullopt;
   return count;
 }
 
@@ -90,7 +93,8 @@ Clauses read_clauses(std::span<const std::string> words) {
     const auto take = [&](auto& clause, auto read, std::string_view what) {
       if (clause) clauses.problem = keyword + " stands there twice";
       clause = read(value);
-      if (!clause) clauses.problem = keyword + " is followed by " + conf::quote(value) + ", which is no " + std::string(what);
+      if (!clause)
+        clauses.problem = keyword + " is followed by " + conf::quote(value) + ", which is no " + std::string(what);
     };
     if (keyword == "DATABASE") {
       take(clauses.database, [](const std::string& name) { return std::optional(name); }, "name");
@@ -117,7 +121,8 @@ conf::Result<std::shared_ptr<pool::DigestLimit>> read_limit(const ConsoleCommand
   const auto wrong = [](std::string problem) { return conf::Error{conf::Errc::config, std::move(problem)}; };
   const auto digest = routing::parse_digest(asked.arguments.front());
   if (!digest)
-    return wrong(conf::quote(asked.arguments.front()) + " is no digest: SHOW DIGESTS has them, of 16 hexadecimal digits");
+    return wrong(conf::quote(asked.arguments.front()) +
+                 " is no digest: SHOW DIGESTS has them, of 16 hexadecimal digits");
   const Clauses clauses = read_clauses(std::span(asked.arguments).subspan(1));
   if (!clauses.problem.empty()) return wrong(clauses.problem);
   if (clauses.burst) return wrong("BURST is for tenants");
@@ -157,7 +162,8 @@ void Console::unblock_digest(const ConsoleCommand& asked) {
   const auto digest = routing::parse_digest(asked.arguments.front());
   const Clauses clauses = read_clauses(std::span(asked.arguments).subspan(1));
   if (!digest || !clauses.problem.empty() || clauses.time || clauses.rate || clauses.burst || clauses.concurrency)
-    return tell(asked)(mistake("expected UNBLOCK DIGEST, a digest of 16 hexadecimal digits, and perhaps DATABASE"));
+    return tell(asked)(
+        mistake("expected UNBLOCK DIGEST, a digest of 16 hexadecimal digits, and perhaps DATABASE"));
   control_.orders().unlimit_digest({*digest, clauses.database.value_or("")}, asked.client, tell(asked));
 }
 
@@ -169,7 +175,9 @@ void Console::limit_tenant(const ConsoleCommand& asked) {
     return tell(asked)(mistake("LIMIT TENANT takes RATE, BURST or CONCURRENCY"));
   const conf::Millis time = clauses.time.value_or(control_.settings().digest_order_expiry);
   control_.orders().limit_tenant(asked.arguments.front(),
-                                 {.rate = clauses.rate, .burst = clauses.burst, .concurrency = clauses.concurrency,
+                                 {.rate = clauses.rate,
+                                  .burst = clauses.burst,
+                                  .concurrency = clauses.concurrency,
                                   .expires = control_.loop().now() + time},
                                  asked.client, tell(asked));
 }
@@ -260,7 +268,8 @@ void Console::show_digests(const ConsoleCommand& asked) {
       if (one->more_tenants) names += ", ...";
       rows.push_back({one->digest == 0 ? "" : routing::print_digest(one->digest), one->database,
                       one->text.empty() ? std::string(no_text(*one)) : one->text, std::to_string(one->counts.calls),
-                      std::to_string(one->counts.failed), std::to_string(one->counts.rows), std::to_string(one->counts.shared),
+                      std::to_string(one->counts.failed), std::to_string(one->counts.rows),
+                      std::to_string(one->counts.shared),
                       in_microseconds(one->counts.time), in_microseconds(one->times.quantile(0.5)),
                       in_microseconds(one->times.quantile(0.99)), std::move(names)});
     }

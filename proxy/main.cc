@@ -177,6 +177,7 @@ int main(int argc, char** argv) {
   if (argc == 3 && first == "check") return proxy::run_check(argv[2]);
   if (argc == 2 && !first.starts_with("-")) return run(first, false);
   if (argc == 3 && !first.starts_with("-") && std::string_view(argv[2]) == "--takeover") return run(first, true);
-  std::fprintf(stderr, "usage: pgsluice FILE [--takeover] | check FILE | --sample | --reference | --help | --version\n");
+  std::fprintf(stderr,
+               "usage: pgsluice FILE [--takeover] | check FILE | --sample | --reference | --help | --version\n");
   return kUsage;
 }

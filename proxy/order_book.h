@@ -17,16 +17,17 @@ namespace proxy {
 class Control;
 
 // Orders of operators on the control thread: PAUSE, RESUME, RECONNECT, KILL, DISABLE, ENABLE, WAIT_CLOSE,
-// DRAIN, UNDRAIN, and limits on digests and tenants, which end by themselves. It keeps what is ordered, tells every worker, and calls back when the order is carried
-// out everywhere.
+// DRAIN, UNDRAIN, and limits on digests and tenants, which end by themselves. It keeps what is ordered, tells
+// every worker, and calls back when the order is carried out everywhere.
 //
 // An order whose command ends in an error is not in force: a PAUSE or DRAIN that waits too long, is
 // cancelled, or whose console goes away is taken back.
 class OrderBook {
  public:
-  enum class Kind : std::uint8_t { pause, resume, reconnect, kill, disable, enable, wait_close, drain, undrain,
-                                    kill_client, limit_digest, unlimit_digest, limit_tenant, unlimit_tenant,
-                                    set_class, unset_class };
+  enum class Kind : std::uint8_t {
+    pause, resume, reconnect, kill, disable, enable, wait_close, drain, undrain, kill_client,
+    limit_digest, unlimit_digest, limit_tenant, unlimit_tenant, set_class, unset_class,
+  };
   // How it went: "" and perhaps a notice for the operator; or an SQLSTATE and what is wrong.
   struct Outcome {
     std::string_view sqlstate;

@@ -48,10 +48,14 @@ TEST_SUITE("proxy/auth_rules") {
 
   TEST_CASE("requirement 7: the first rule that fits decides, whatever stands behind it") {
     const conf::Settings settings =
-        with({{.users = {"root"}, .method = AuthMethod::reject},
-              {.addresses = ranges({"10.0.0.0/8"}), .method = AuthMethod::md5},
-              {.addresses = ranges({"10.1.0.0/16"}), .method = AuthMethod::trust},
-              {.method = AuthMethod::scram_sha_256, .clientcert = ClientCert::verify_full}});
+        with({{.addresses = {}, .databases = {}, .users = {"root"}, .method = AuthMethod::reject},
+              {.addresses = ranges({"10.0.0.0/8"}), .databases = {}, .users = {}, .method = AuthMethod::md5},
+              {.addresses = ranges({"10.1.0.0/16"}), .databases = {}, .users = {}, .method = AuthMethod::trust},
+              {.addresses = {},
+               .databases = {},
+               .users = {},
+               .method = AuthMethod::scram_sha_256,
+               .clientcert = ClientCert::verify_full}});
     const LoginDemand root = demand(settings, from("10.1.0.1", false, "root"));
     CHECK(root.why == Why::rule);
     CHECK(root.rule == 1);
@@ -64,7 +68,8 @@ TEST_SUITE("proxy/auth_rules") {
   }
 
   TEST_CASE("whom no rule fits is refused") {
-    const conf::Settings settings = with({{.databases = {"other"}, .method = AuthMethod::trust}});
+    const conf::Settings settings =
+        with({{.addresses = {}, .databases = {"other"}, .users = {}, .method = AuthMethod::trust}});
     const LoginDemand none = demand(settings, from("127.0.0.1"));
     CHECK(none.why == Why::no_match);
     CHECK(none.method == AuthMethod::reject);
@@ -81,7 +86,11 @@ TEST_SUITE("proxy/auth_rules") {
                                      Expected{RuleConnection::tls, false, false, true},
                                      Expected{RuleConnection::plain, false, true, false}}) {
       CAPTURE(std::string(word(expected.connection)));
-      const AuthRule rule{.connection = expected.connection, .method = AuthMethod::trust};
+      const AuthRule rule{.connection = expected.connection,
+                          .addresses = {},
+                          .databases = {},
+                          .users = {},
+                          .method = AuthMethod::trust};
       CHECK(fits(rule, from_unix()) == expected.local);
       CHECK(fits(rule, from("127.0.0.1")) == expected.plain);
       CHECK(fits(rule, from("::1", true)) == expected.tls);
@@ -89,18 +98,24 @@ TEST_SUITE("proxy/auth_rules") {
   }
 
   TEST_CASE("a rule fits by address, and one with addresses fits no unix socket") {
-    const AuthRule rule{.addresses = ranges({"10.0.0.0/8", "fd00::/8"}), .method = AuthMethod::trust};
+    const AuthRule rule{.addresses = ranges({"10.0.0.0/8", "fd00::/8"}),
+                        .databases = {},
+                        .users = {},
+                        .method = AuthMethod::trust};
     CHECK(fits(rule, from("10.9.9.9")));
     CHECK(fits(rule, from("::ffff:10.9.9.9")));
     CHECK(fits(rule, from("fd00::7")));
     CHECK_FALSE(fits(rule, from("192.0.2.1")));
     CHECK_FALSE(fits(rule, from("::1")));
     CHECK_FALSE(fits(rule, from_unix()));
-    CHECK_FALSE(fits({.addresses = ranges({"0.0.0.0/0", "::/0"})}, from_unix()));
+    CHECK_FALSE(fits({.addresses = ranges({"0.0.0.0/0", "::/0"}), .databases = {}, .users = {}}, from_unix()));
   }
 
   TEST_CASE("a rule fits by user and database, exactly as they are written") {
-    const AuthRule rule{.databases = {"shop", "Shop"}, .users = {"app"}, .method = AuthMethod::trust};
+    const AuthRule rule{.addresses = {},
+                        .databases = {"shop", "Shop"},
+                        .users = {"app"},
+                        .method = AuthMethod::trust};
     CHECK(fits(rule, from_unix("app", "shop")));
     CHECK(fits(rule, from_unix("app", "Shop")));
     CHECK_FALSE(fits(rule, from_unix("App", "shop")));
