@@ -13,7 +13,7 @@ using conf::Nanos;
 using conf::Priority;
 
 // What the process gives up to go on living: nothing; sheddable statements, and running anything a second time;
-// low ones too; fresh reads (eventual ones may lag twice as much); all but critical ones, and new logins.
+// low ones too (2 and 3); all but critical ones, and new logins.
 inline constexpr int kMaxProtection = 4;
 
 // The lowest priority that is still served at a level.
@@ -24,11 +24,10 @@ constexpr Priority lowest_served(int level) {
                       : Priority::sheddable;
 }
 constexpr bool may_run_again(int level) { return level < 1; }
-constexpr bool reads_may_lag(int level) { return level >= 3; }
 constexpr bool lets_in(int level) { return level < 4; }
 
 // Which sign set the level: log, metric label, console.
-enum class Strain : std::uint8_t { none, loop_delay, memory, queues, nodes, count_ };
+enum class Strain : std::uint8_t { none, loop_delay, memory, queues, count_ };
 std::string_view name(Strain strain);
 
 // How the process is, since the last look.
@@ -36,7 +35,6 @@ struct Signs {
   Nanos loop_delay{0};          // of the worker that was latest
   std::int64_t memory_percent = 0;
   bool queues_overloaded = false;
-  bool half_the_replicas_out = false;
 };
 
 // From signs to a level, with hysteresis: up when a sign has been there in three looks on end, so that one slow
