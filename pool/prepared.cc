@@ -6,41 +6,49 @@ namespace pool {
 
 std::string server_name(std::uint32_t id) { return std::string(routing::kOurStatements) + std::to_string(id); }
 
-PreparedRef PreparedRegistry::intern(std::string_view tail) {
+// Settings have no NUL in them.
+std::string PreparedRegistry::key_of(std::string_view tail, std::string_view read_by) {
+  std::string key;
+  key.reserve(read_by.size() + 1 + tail.size());
+  return key.append(read_by).append(1, '\0').append(tail);
+}
+
+PreparedRef PreparedRegistry::intern(std::string_view tail, std::string_view read_by) {
   const std::lock_guard lock(mutex_);
-  if (const auto found = by_tail_.find(tail); found != by_tail_.end()) {
+  if (const auto found = known_.find(key_of(tail, read_by)); found != known_.end()) {
     if (PreparedRef held = found->second.lock()) return held;
-    by_tail_.erase(found);
+    known_.erase(found);
   }
-  return make(tail);
+  return make(tail, read_by);
 }
 
 PreparedRef PreparedRegistry::renew(const PreparedRef& spoilt) {
   const std::lock_guard lock(mutex_);
-  if (const auto found = by_tail_.find(spoilt->tail); found != by_tail_.end()) {
+  if (const auto found = known_.find(key_of(spoilt->tail, spoilt->read_by)); found != known_.end()) {
     // Somebody else may have met the same plan, on another server.
     if (PreparedRef held = found->second.lock(); held && held != spoilt) return held;
-    by_tail_.erase(found);
+    known_.erase(found);
   }
-  return make(spoilt->tail);
+  return make(spoilt->tail, spoilt->read_by);
 }
 
-PreparedRef PreparedRegistry::make(std::string_view tail) {
-  if (by_tail_.size() >= sweep_at_) {
-    std::erase_if(by_tail_, [](const auto& entry) { return entry.second.expired(); });
-    sweep_at_ = std::max<std::size_t>(1024, by_tail_.size() * 2);
+PreparedRef PreparedRegistry::make(std::string_view tail, std::string_view read_by) {
+  if (known_.size() >= sweep_at_) {
+    std::erase_if(known_, [](const auto& entry) { return entry.second.expired(); });
+    sweep_at_ = std::max<std::size_t>(1024, known_.size() * 2);
   }
   auto made = std::make_shared<Prepared>();
   made->id = next_id_++;
   made->tail = std::string(tail);
+  made->read_by = std::string(read_by);
   made->server_name = server_name(made->id);
-  by_tail_.emplace(made->tail, made);
+  known_.emplace(key_of(tail, read_by), made);
   return made;
 }
 
 std::size_t PreparedRegistry::size() const {
   const std::lock_guard lock(mutex_);
-  return by_tail_.size();
+  return known_.size();
 }
 
 bool ServerStatements::touch(std::uint32_t id) {

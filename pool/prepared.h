@@ -13,23 +13,24 @@
 
 namespace pool {
 
-// A statement that some client has prepared by name: its text and parameter types, under the name
-// that it has on every server that knows it. One object for all clients of the process that prepared
-// the same; immutable.
+// A statement that some client has prepared by name: its text and parameter types, and the settings that the
+// text was read by, under the name that it has on every server that knows it. One object for all clients of
+// the process that prepared the same; immutable.
 struct Prepared {
   std::uint32_t id = 0;
   std::string tail;         // of the Parse message after the name: text, NUL, parameter types
+  std::string read_by;      // settings that give the text its meaning (read_by() in session_settings.h)
   std::string server_name;  // "pgsluice_<id>"; clients see it in server logs at most
   std::string_view text() const { return std::string_view(tail.c_str()); }
 };
 std::string server_name(std::uint32_t id);
 using PreparedRef = std::shared_ptr<const Prepared>;
 
-// Gives every different (text, parameter types) one number for as long as somebody has it prepared.
+// Gives every different (text, parameter types, settings) one number for as long as somebody has it prepared.
 // Asked when a client prepares a statement by name, under a lock; executions never come here.
 class PreparedRegistry {
  public:
-  PreparedRef intern(std::string_view tail);
+  PreparedRef intern(std::string_view tail, std::string_view read_by = {});
   // Servers may have a plan of this statement that is of no use any more: who prepares the same text from
   // now on gets another one, which no server has. That one is returned.
   PreparedRef renew(const PreparedRef& spoilt);
@@ -41,10 +42,11 @@ class PreparedRegistry {
     std::size_t operator()(std::string_view s) const { return std::hash<std::string_view>{}(s); }
   };
 
-  PreparedRef make(std::string_view tail);  // under the lock
+  static std::string key_of(std::string_view tail, std::string_view read_by);
+  PreparedRef make(std::string_view tail, std::string_view read_by);  // under the lock
 
   mutable std::mutex mutex_;
-  std::unordered_map<std::string, std::weak_ptr<const Prepared>, Hash, std::equal_to<>> by_tail_;
+  std::unordered_map<std::string, std::weak_ptr<const Prepared>, Hash, std::equal_to<>> known_;
   std::uint32_t next_id_ = 1;
   std::size_t sweep_at_ = 1024;  // entries at which those that nobody holds are dropped
 };

@@ -10,6 +10,7 @@ namespace {
 
 constexpr std::string_view kAuthorization = "session_authorization";
 constexpr std::string_view kRole = "role";
+constexpr std::string_view kDateStyle = "datestyle";
 
 bool is_identity(std::string_view name) { return name == kAuthorization || name == kRole; }
 // Told to us at start-up, and to no server. What SET says of such a name a server has, as any other; and the position,
@@ -243,6 +244,53 @@ void to_lower(std::string& text) {
     if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + ('a' - 'A'));
 }
 
+// The words in what stands behind "SET datestyle TO ", lower case: 'SQL, dmy' has two.
+std::vector<std::string> words_of(std::string_view value) {
+  std::vector<std::string> words(1);
+  for (const char c : value) {
+    const bool word = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+    if (word)
+      words.back() += c;
+    else if (!words.back().empty())
+      words.emplace_back();
+  }
+  if (words.back().empty()) words.pop_back();
+  for (std::string& word : words) to_lower(word);
+  return words;
+}
+
+// DateStyle is two settings, a style and an order of day and month, and SET of one keeps the other.
+struct DateStyle {
+  std::string style, order;  // empty: not said
+};
+std::optional<DateStyle> date_style(std::string_view value) {
+  DateStyle said;
+  for (const std::string& word : words_of(value)) {
+    const bool dmy = word == "dmy" || word.starts_with("euro");
+    const bool mdy = word == "mdy" || word == "us" || word.starts_with("noneuro");
+    if (dmy || mdy || word == "ymd") {
+      said.order = dmy ? "dmy" : mdy ? "mdy" : "ymd";
+    } else if (word == "iso" || word == "sql" || word.starts_with("postgres") || word == "german") {
+      said.style = word;
+    } else {
+      return std::nullopt;  // "default", or what Postgres refuses
+    }
+  }
+  if (said.style == "german" && said.order.empty()) said.order = "dmy";
+  return said;
+}
+
+// What `value` leaves open is as it was: `before`, null when that is the server's own.
+std::string whole_date_style(const Setting* before, const std::string& value) {
+  const std::optional<DateStyle> now = date_style(value);
+  const std::optional<DateStyle> was = before == nullptr ? std::nullopt : date_style(before->value);
+  if (!now || !was) return value;
+  const std::string& style = now->style.empty() ? was->style : now->style;
+  const std::string& order = now->order.empty() ? was->order : now->order;
+  if (style == now->style && order == now->order) return value;
+  return '\'' + style + (style.empty() || order.empty() ? "" : ", ") + order + '\'';
+}
+
 // Ends with its transaction, so the session does not remember it.
 bool is_of_transaction(std::string_view name) { return name.starts_with("transaction_"); }
 
@@ -307,6 +355,18 @@ std::string bare_value(const Setting& setting) {
   return bare;
 }
 
+std::string read_by(const SettingsSet& settings) {
+  static constexpr std::string_view kRead[] = {
+      "backslash_quote",  "client_encoding", "datestyle",
+      "intervalstyle",    "search_path",     "standard_conforming_strings",
+      "timezone",         "transform_null_equals"};
+  std::string text;
+  for (const Setting& setting : settings.entries)
+    if (std::ranges::binary_search(kRead, setting.name))
+      text += setting.name + (setting.from_startup ? "<" : "=") + setting.value + '\n';
+  return text;
+}
+
 std::string replay_sql(const SettingsSet& from, const SettingsSet& to) {
   const Setting* const from_user = find(from.entries, kAuthorization);
   const Setting* const from_role = find(from.entries, kRole);
@@ -321,7 +381,10 @@ std::string replay_sql(const SettingsSet& from, const SettingsSet& to) {
   }
   for (const Setting& entry : to.entries) {
     if (is_identity(entry.name) || is_unsent(entry)) continue;
-    if (same(find(from.entries, entry.name), &entry)) continue;
+    const Setting* const had = find(from.entries, entry.name);
+    if (same(had, &entry)) continue;
+    // One that says only a part of it goes by the server's own for the rest.
+    if (had != nullptr && entry.name == kDateStyle) resets += reset_statement(*had);
     if (entry.from_startup)
       startup += (startup.empty() ? "SELECT " : ",") + startup_set_config(entry);
     else
@@ -358,6 +421,10 @@ SettingsRef settings_after(const SettingsRef& before,
       case What::set:
         if (is_of_transaction(name)) continue;
         if (name == kAuthorization) drop(entries, kRole);
+        if (name == kDateStyle) {
+          put(entries, {.name = name, .value = whole_date_style(find(entries, name), change.value)});
+          break;
+        }
         put(entries, {.name = std::move(name), .value = change.value});
         break;
       case What::reset:

@@ -34,6 +34,11 @@ struct SettingsSet {
 };
 using SettingsRef = std::shared_ptr<const SettingsSet>;
 
+// Those of them that Postgres reads a text by when it is parsed: where names are looked up, what the bytes of a
+// literal are, and which date it means. As text; empty where none is set, as in most sessions. The same text
+// read by other settings is another statement.
+std::string read_by(const SettingsSet& settings);
+
 class SettingsInterner {
  public:
   SettingsInterner();

@@ -17,6 +17,7 @@
 #include "pool/prepared.h"
 #include "pool/session_settings.h"
 #include "proxy/batch_extras.h"
+#include "proxy/bound_portals.h"
 #include "proxy/healing.h"
 #include "proxy/held_transaction.h"
 #include "proxy/lending.h"
@@ -195,6 +196,7 @@ class ClientPrepared {
     std::string name;   // with the client's name for the statement
   };
   std::list<Doomed> doomed;
+  std::unique_ptr<BoundPortals> portals;  // null, nearly always; gone with the transaction
   std::unique_ptr<Lending> lending;  // while a batch is sent, and between its sequence's batches
   // What the Parses of the batch that waits are, by the scope of that version.
   std::vector<std::shared_ptr<const routing::Facts>> waiting;

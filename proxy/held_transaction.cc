@@ -110,7 +110,8 @@ std::size_t Client::answer_here(std::size_t count, std::string_view tag) {
           prepared->unnamed_commented = false;
         } else {
           preparing().put(std::string(message.name),
-                          {worker_.shared().prepared.intern(tail), facts, identity->scope->version});
+                          {worker_.shared().prepared.intern(tail, pool::read_by(*session->current())), facts,
+                           identity->scope->version});
         }
         wire::append_parse_complete(answer);
         break;

@@ -79,7 +79,9 @@ void clear_view(Client& client, Server& server, const FactsList& changes, bool a
 std::vector<std::string> names_to_lend(Client& client, const Server& server, const FactsList& changes,
                                        bool only_deallocated) {
   std::vector<std::string> found;
-  if (server.status == 'E') return found;
+  // Behind a COMMIT or ROLLBACK of the same batch the failed transaction is no more.
+  const bool ended = only_deallocated && client.batch.step == routing::TransactionStep::end;
+  if (server.status == 'E' && !ended) return found;
   const auto look = [&](const std::string& name) {
     const ClientStatement* statement = client.find_statement(name);
     if (statement == nullptr || !statement->statement) return;

@@ -54,15 +54,15 @@ const FactsRef& classify(Worker& worker, const Client& client, std::string_view 
 }
 
 // Transaction control matters to a session that has changed settings in the transaction, or may have.
-bool settings_on_trial(const Client& client, const Scan& scan) {
-  return scan.changes || client.unsettled || client.session->on_trial() ||
+bool settings_on_trial(const Client& client) {
+  return client.unsettled || client.session->on_trial() ||
          (client.server != nullptr && client.server->session.on_trial());
 }
 
 void note_changes(const Client& client, Scan* scan, const FactsRef& facts) {
   if (facts->changes_settings || facts->deallocates_all || facts->sees_prepared ||
       !facts->deallocates_names.empty() || !facts->executes_names.empty() || !facts->prepares_names.empty() ||
-      (!facts->settings.empty() && settings_on_trial(client, *scan))) {
+      (!facts->settings.empty() && (scan->changes || settings_on_trial(client)))) {
     if (!scan->changes) scan->changes = std::make_unique<Changes::element_type>();
     scan->changes->push_back(facts);
   }
@@ -102,7 +102,41 @@ void note(Worker& worker, const Client& client, Scan* scan, const FactsRef& fact
       facts->kind == routing::StatementClass::transaction || facts->kind == routing::StatementClass::session);
   if (worker.gate() != nullptr) [[unlikely]]
     worker.gated().push_back(facts->digest);
-  if (!facts->plain) note_changes(client, scan, facts);
+}
+
+// COMMIT, ROLLBACK, ROLLBACK TO, and their kin.
+bool may_end_failure(routing::TransactionStep step) {
+  using enum routing::TransactionStep;
+  return step == end || step == chained_end || step == savepoint;
+}
+
+bool has_portals(const Client& client) { return client.prepared && client.prepared->portals; }
+
+// It has been noted, and is bound to that portal.
+void note_bound(const Client& client, Scan* scan, std::string_view portal, const FactsRef& facts) {
+  if (facts->plain && !scan->bound && !has_portals(client)) [[likely]]
+    return;
+  const bool waits = BoundPortals::concerns(*facts);
+  if (!waits && !facts->plain) note_changes(client, scan, facts);
+  const bool matters = waits && (facts->changes_settings || scan->changes || settings_on_trial(client));
+  if (!matters && !scan->bound && !has_portals(client)) return;
+  if (!scan->bound) scan->bound = std::make_unique<decltype(scan->bound)::element_type>();
+  scan->bound->emplace_back(portal, facts);
+}
+
+// A portal is executed, of this batch or of an earlier one.
+void note_executed(const Client& client, Scan* scan, std::string_view portal) {
+  if (scan->bound) {
+    const auto here = std::find_if(scan->bound->rbegin(), scan->bound->rend(),
+                                   [portal](const auto& one) { return one.first == portal; });
+    if (here != scan->bound->rend()) {
+      if (BoundPortals::concerns(*here->second)) note_changes(client, scan, here->second);
+      return;
+    }
+  }
+  if (!has_portals(client)) return;
+  if (const FactsRef* const facts = client.prepared->portals->find(portal))
+    note_changes(client, scan, *facts);
 }
 
 // It is only parsed: what it would do has not happened yet, but where it must go is known. (The columns of an
@@ -269,6 +303,7 @@ Read read_names(BatchMessage* message, std::string* problem) {
     case fe::kExecute: {
       wire::ExecuteHead head;
       read = read_head(frame, wire::quick_execute, wire::peek_execute, &head, problem);
+      message->portal = head.portal;
       break;
     }
     default: break;
@@ -368,6 +403,7 @@ void scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may
           const FactsRef& facts = classify(worker, client, message.text);
           note(worker, client, scan, facts, [&message] { return message.text; },
                worker.classifier().commented() ? message.text : std::string_view());
+          if (!facts->plain) note_changes(client, scan, facts);
           // Postgres's grammar knows no such statement.
           if (at == 0 && facts->why == routing::ClassReason::unparsed) [[unlikely]]
             if (const auto asked = parse_route_question(message.text); asked && !asked->by_name())
@@ -407,12 +443,14 @@ void scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may
         });
         if (here != parsed.rend()) {
           note(worker, client, scan, here->facts, [&here] { return here->text; }, here->commented);
+          note_bound(client, scan, message.portal, here->facts);
         } else if (!message.name.empty()) {
           ClientStatement* const statement = client.find_statement(message.name);
           if (statement != nullptr && statement->statement) {
-            note(worker, client, scan, current_facts(worker, client, *statement),
-                 [statement] { return statement->statement->text(); },
+            const FactsRef& facts = current_facts(worker, client, *statement);
+            note(worker, client, scan, facts, [statement] { return statement->statement->text(); },
                  statement->commented ? statement->statement->text() : std::string_view());
+            note_bound(client, scan, message.portal, facts);
           } else if (statement != nullptr) {  // prepared by SQL
             scan->facts.executes = true;
             scan->facts.kind = std::max(scan->facts.kind, routing::StatementClass::write);
@@ -425,12 +463,17 @@ void scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may
           note(worker, client, scan, prepared.unnamed_facts,
                [&prepared] { return std::string_view(prepared.unnamed.c_str()); },
                prepared.unnamed_commented ? std::string_view(prepared.unnamed.c_str()) : std::string_view());
+          note_bound(client, scan, message.portal, prepared.unnamed_facts);
         } else {
           scan->facts.too_large = scan->facts.unread_text = scan->facts.executes = true;
           scan->facts.kind = routing::StatementClass::write;
         }
         break;
       }
+      case fe::kExecute:
+        if (scan->bound || has_portals(client)) [[unlikely]]
+          note_executed(client, scan, message.portal);
+        break;
       default: break;
     }
     if (!frame.complete) {
@@ -474,7 +517,8 @@ bool grown_batch(const Worker& worker, std::string_view bytes, std::size_t* whol
       case fe::kClose: break;
       default: return true;
     }
-    if (!frame.complete) return *whole + frame.size > limit || (frame.size > kSmallMessage && is_small(frame.type));
+    if (!frame.complete)
+      return *whole + frame.size > limit || (frame.size > kSmallMessage && is_small(frame.type));
     *whole += frame.size;
   }
   return true;
@@ -533,6 +577,10 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
   const std::size_t ahead = prefix.empty() ? 0 : 1;  // requests
   const bool alone = pipeline.depth() == ahead && !pipeline.open_sequence() && server.status == 'I' &&
                      client.batch.opens == routing::Opens::nothing;
+  // In a transaction that has failed no statement can be prepared, up to one that may end that.
+  bool refuses_parses =
+      server.status == 'E' && pipeline.ready_owed() == 0 &&
+      (!pipeline.open_sequence() || server.in_flight.back().step == routing::TransactionStep::none);
   bool may_repeat = false;  // sent alone, and something in it rests on what the server made of a statement
   Gather gather(worker.scratch());
   if (!prefix.empty()) gather.ours([prefix](std::string& out) { out += prefix; });
@@ -554,9 +602,17 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
       pipeline.sent({Request::close, For::nobody});
     }
   };
+  // `statement` stands in the client's record.
   const auto make_known = [&](const pool::PreparedRef& statement) {
     if (server.statements.touch(statement->id)) return;
     make_room();
+    // It is read by the settings of now, and so another one than it was.
+    if (const std::string settings = pool::read_by(*client.session->current());
+        settings != statement->read_by && !pipeline.skipping()) {
+      const pool::PreparedRef before = statement;
+      client.prepared->replace(before, worker.shared().prepared.intern(before->tail, settings));
+      if (server.statements.touch(statement->id)) return;
+    }
     gather.ours([&](std::string& out) {
       wire::append_parse(out, statement->server_name, statement->tail);
     });
@@ -648,8 +704,36 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
     client.unsettled |= pins || sent.changes || routing::any(client.batch.may_unpin);
   }
 
+  // Whoever executes the portal later changes settings, or does not any more.
+  const auto remember_bound = [&](const BatchMessage& bind) {
+    const ClientStatement* const named = client.find_statement(bind.name);
+    FactsRef facts = named != nullptr                       ? named->facts
+                     : bind.name.empty() && client.prepared ? client.prepared->unnamed_facts
+                                                            : nullptr;
+    if (facts != nullptr && may_end_failure(facts->step)) refuses_parses = false;
+    if (facts != nullptr &&
+        (!BoundPortals::concerns(*facts) || !(facts->changes_settings || settings_on_trial(client))))
+      facts = nullptr;
+    if (facts == nullptr && !has_portals(client)) return;
+    std::unique_ptr<BoundPortals>& portals = client.preparing().portals;
+    if (portals == nullptr) portals = std::make_unique<BoundPortals>();
+    if (!portals->bind(bind.portal, std::move(facts)))
+      server.in_flight.back().pins |= routing::Pin::session_setting;
+    client.unsettled = true;
+  };
   const auto clear = [&](std::string_view name) {
     gather.ours([&](std::string& out) { clear_name(server, name, out); });
+  };
+
+  // What a statement of this batch is read by. Behind a SET of the same batch that is not known: it is shared
+  // with nobody.
+  const auto settings_now = [&] {
+    std::string settings = pool::read_by(*client.session->current());
+    const Changes& changes = server.in_flight.back().changes;
+    const auto sets = [](const FactsRef& facts) { return facts->changes_settings; };
+    if (changes && std::ranges::any_of(*changes, sets))
+      settings += client.who() + ' ' + std::to_string(worker.next_version());
+    return settings;
   };
 
   std::size_t at = 0, passed = 0;  // bytes[passed, at) go as they are
@@ -767,8 +851,19 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
           pipeline.sent({Request::parse, For::doomed});
           break;
         }
-        const pool::PreparedRef statement =
-            worker.shared().prepared.intern(frame.body.substr(message.after_names));
+        if (refuses_parses && !may_end_failure(facts()->step) &&
+            facts()->kind != routing::StatementClass::empty) [[unlikely]] {
+          // That a server has it already would make no difference there.
+          if (!pipeline.skipping()) client.preparing().doomed.push_back({{}, std::string(message.name)});
+          wire::ParseHead head;
+          head.name = message.name;
+          gather.ours([&](std::string& out) { wire::append_renamed_parse(out, head, kTakenName, payload); });
+          passed = at + wire::kHeaderSize + message.after_names;
+          pipeline.sent({Request::parse, For::doomed});
+          break;
+        }
+        const pool::PreparedRef statement = worker.shared().prepared.intern(
+            frame.body.substr(message.after_names), settings_now());
         const bool skipping = pipeline.skipping();
         ClientPrepared& prepared = client.preparing();
         const std::size_t limit = worker.settings().limits_prepared.count;
@@ -826,6 +921,8 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
         break;
       }
       case fe::kBind: {
+        if ((!client.batch.plain || has_portals(client)) && !pipeline.skipping()) [[unlikely]]
+          remember_bound(message);
         if (lending != nullptr) {
           const ClientStatement* const named = client.find_statement(message.name);
           const routing::Facts* const facts = named != nullptr        ? named->facts.get()
@@ -992,7 +1089,12 @@ void fail_batch(Worker& worker, Client& client, std::string_view bytes, std::str
   if (!pipeline.skipping()) {
     if (server.in_flight.size() == pipeline.ready_owed())
       server.in_flight.push_back(
-          {.arrived = client.arrived, .sent = worker.now(), .kind = client.batch.kind, .changes = {}, .digests = {}, .extras = {}});
+          {.arrived = client.arrived,
+           .sent = worker.now(),
+           .kind = client.batch.kind,
+           .changes = {},
+           .digests = {},
+           .extras = {}});
     client.preparing().doomed.push_back({std::move(error), {}});
     append_doomed_parse(instead);
     pipeline.sent({Request::parse, For::doomed});

@@ -6,6 +6,8 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
+#include <vector>
 
 #include "proxy/server.h"
 #include "proxy/wire/framer.h"
@@ -40,6 +42,8 @@ struct Scan {
   routing::BatchFacts facts;
   metrics::DigestRuns digests;  // of the statements that run
   Changes changes;
+  // What it binds, by portal, as far as it changes settings when it is executed; null: nothing of that kind.
+  std::unique_ptr<std::vector<std::pair<std::string_view, std::shared_ptr<const routing::Facts>>>> bound;
   bool unpins = false;
   bool deallocates = false;
   std::string problem;
@@ -55,7 +59,7 @@ struct BatchMessage {
   std::size_t after_names = 0;  // offset in the body: Parse, Bind
   wire::Named named = wire::Named::statement;
   bool text_complete = false;
-  std::string_view portal;      // Bind
+  std::string_view portal;      // Bind, Execute
 };
 static_assert(std::is_trivially_destructible_v<BatchMessage>);
 // So many of a batch are remembered from its scan; those behind are cut again. Most batches have four.

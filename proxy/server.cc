@@ -516,10 +516,11 @@ std::size_t Server::relay(std::string_view bytes) {
 bool Server::on_error(const wire::Pipeline::Entry& failed, const wire::ErrorFields& error,
                       const wire::Frame& frame, std::string_view* instead) {
   std::size_t tentative = 0;
-  const auto forget = [this, &tentative](const wire::Pipeline::Entry& entry) {
+  const auto forget = [this, &tentative](const wire::Pipeline::Entry& entry, bool skipped) {
     if (entry.request == Request::parse && entry.tag != 0 && entry.whom != For::local) {
-      parsing.erase(entry.tag);
-      statements.remove(entry.tag);
+      // One that was skipped leaves there what an earlier one has made.
+      const bool unmade = parsing.erase(entry.tag) > 0;
+      if (unmade || !skipped) statements.remove(entry.tag);
     }
     if (entry.request == Request::parse && entry.tag == 0) {
       unnamed_version = 0;
@@ -597,7 +598,7 @@ bool Server::on_error(const wire::Pipeline::Entry& failed, const wire::ErrorFiel
   // What the server skips from here to the next Sync never happened; the failed one is among it.
   bool first = true;
   for (const wire::Pipeline::Entry& entry : pipeline.skipped()) {
-    if (!(first && entry.whom == For::doomed)) forget(entry);
+    if (!(first && entry.whom == For::doomed)) forget(entry, !first);
     first = false;
   }
   if (again_elsewhere) {

@@ -191,7 +191,10 @@ void Worker::settle(Server& server) {
 // A batch has changed the session.
 void Worker::settle_session(Client& client, Server& server) {
   if (server.status == 'E') return;  // its end decides
-  client.unsettled = server.status != 'I' && routing::any(client.pins_in_doubt);
+  const bool in_transaction = server.status != 'I';
+  if (!in_transaction && client.prepared) client.prepared->portals = nullptr;
+  client.unsettled = in_transaction && (routing::any(client.pins_in_doubt) ||
+                                        (client.prepared && client.prepared->portals));
   if (client.unsettled || client.identity->mode == conf::PoolMode::session) return;
   const routing::Pin doubt = std::exchange(client.pins_in_doubt, routing::Pin::none) & client.pins;
   if (routing::any(doubt)) server.ask(doubt);

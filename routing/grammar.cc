@@ -831,7 +831,10 @@ class Finder {
     std::string joined;
     for (const std::string& part : *parts) {
       if (!joined.empty()) joined += ", ";
-      joined += quote_literal(part);
+      // A number that is no quoted name stays one: SET would print it as a name.
+      const bool number = c.value->find('"') == std::string::npos && part.size() < 10 && part.front() != '0' &&
+                          part.find_first_not_of("0123456789") == std::string::npos;
+      joined += number ? part : quote_literal(part);
     }
     change(name, std::move(joined), local, parts->front());
   }

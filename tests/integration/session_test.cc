@@ -1,4 +1,5 @@
 #include <array>
+#include <list>
 
 #include "tests/integration/fixture.h"
 #include "tests/support/raw_client.h"
@@ -33,6 +34,14 @@ double metric(const ProxyProcess& proxy, const std::string& series) {
   const std::string page = proxy.metrics();
   const std::size_t at = page.find("\n" + series + " ");
   return at == std::string::npos ? -1 : std::stod(page.substr(at + series.size() + 2));
+}
+
+using Parameters = std::vector<std::pair<std::string, std::string>>;
+bool login_with(RawClient& client, Parameters parameters) {
+  parameters.insert(parameters.begin(), {{"user", "app"}, {"database", "app"}});
+  client.send(startup_message(parameters));
+  const auto heard = client.read_until('Z');
+  return !heard.empty() && heard.back().type == 'Z';
 }
 
 using Script = std::vector<std::string>;
@@ -429,14 +438,185 @@ TEST_SUITE("integration/session") {
     CHECK(in_two_pieces("execute plan") == "7");
   }
 
+  TEST_CASE("[postgres] requirement 11: what is bound before a Sync sets nothing before it is executed") {
+    ProxyProcess proxy(one_server());
+    RawClient client(proxy.port());
+    REQUIRE(login_with(client, {{"application_name", "web"}}));
+    const auto ask = [&client](const std::string& text) {
+      client.send(query_message(text));
+      std::string heard;
+      for (const Message& message : client.read_until('Z')) {
+        if (message.type == 'E') heard = message.field('C');
+        if (message.type == 'D') heard = message.columns()[0];
+      }
+      return heard;
+    };
+    const auto bind_in_transaction = [&client](const std::string& portal, const std::string& text) {
+      client.send(query_message("begin") + parse_message("", text) + bind_message(portal, "") +
+                  sync_message());
+      client.read_until('Z');
+      CHECK(types(client.read_until('Z')) == "12Z");
+    };
+    const auto execute = [&client](const std::string& portal) {
+      client.send(execute_message(portal) + sync_message());
+      return types(client.read_until('Z'));
+    };
+    bind_in_transaction("p", "set application_name to 'later'");
+    CHECK(ask("show application_name") == "web");
+    CHECK(execute("p") == "CSZ");
+    CHECK(ask("show application_name") == "later");
+    ask("commit");
+    CHECK(ask("show application_name") == "later");
+
+    // A portal without a name is still there behind the Sync.
+    bind_in_transaction("", "reset all");
+    CHECK(execute("") == "CSZ");
+    CHECK(ask("show application_name") == "web");
+    ask("rollback");
+    CHECK(ask("show application_name") == "later");
+
+    // Bound and never executed; bound, and bound again to something else.
+    bind_in_transaction("", "set application_name to 'never'");
+    client.send(parse_message("", "select 'else'") + bind_message("", "") + execute_message("") +
+                sync_message());
+    CHECK(types(client.read_until('Z')) == "12DCZ");
+    ask("commit");
+    CHECK(ask("show application_name") == "later");
+  }
+
   TEST_CASE("[postgres] requirement 16: a Parse that failed is remembered nowhere, whatever follows it") {
     ProxyProcess proxy(one_server());
     RawClient client(proxy.port());
     REQUIRE(client.login());
-    client.send(parse_message("s", "select * from no_such_table") + query_message("deallocate s") + sync_message());
+    client.send(parse_message("s", "select * from no_such_table") + query_message("deallocate s") +
+                sync_message());
     CHECK(client.read_until('Z')[0].field('C') == "42P01");
     client.send(bind_message("", "s") + sync_message());
     CHECK(client.read_until('Z')[0].field('C') == "26000");
+  }
+
+  TEST_CASE("[postgres] requirement 16: a failed transaction refuses every Parse, whatever servers know") {
+    ProxyProcess proxy(one_server());
+    RawClient client(proxy.port());
+    REQUIRE(client.login());
+    const auto parse = [&client](const std::string& name, const std::string& text) {
+      client.send(close_message('S', name) + parse_message(name, text) + sync_message());
+      const auto heard = client.read_until('Z');
+      return heard[1].type == 'E' ? heard[1].field('C') : std::string(1, heard[1].type);
+    };
+    CHECK(parse("known", "select 1") == "1");
+    client.send(query_message("begin; select 1/0"));
+    client.read_until('Z');
+    CHECK(parse("other", "select 1") == "25P02");
+    CHECK(parse("other", "select 2") == "25P02");
+    CHECK(parse("other", "begin") == "25P02");
+    CHECK(parse("end", "rollback") == "1");
+    client.send(bind_message("", "end") + execute_message("") + sync_message());
+    CHECK(types(client.read_until('Z')) == "2CZ");
+    client.send(bind_message("", "other") + sync_message());
+    CHECK(client.read_until('Z')[0].field('C') == "26000");
+    CHECK(parse("other", "select 1") == "1");
+    client.send(bind_message("", "other") + bind_message("", "known") + sync_message());
+    CHECK(types(client.read_until('Z')) == "22Z");
+  }
+
+  TEST_CASE("[postgres] requirement 16: a Parse that is skipped takes away nothing that is there") {
+    ProxyProcess proxy(one_server());
+    RawClient client(proxy.port());
+    REQUIRE(client.login());
+    const std::string again = close_message('S', "s") + parse_message("s", "select 'skipped'");
+    client.send(again + parse_message("", "rollback to nowhere") + bind_message("", "") +
+                execute_message("") + again + sync_message());
+    CHECK(types(client.read_until('Z')) == "3112EZ");
+    // Behind a Query of the same sequence nothing can be repaired.
+    client.send(describe_message('S', "s") + query_message("select 1"));
+    CHECK(types(client.read_until('Z')) == "tTTDCZ");
+  }
+
+  TEST_CASE("[postgres] requirement 16: DEALLOCATE stands in one sequence behind the end of a failed transaction") {
+    ProxyProcess proxy(one_server());
+    RawClient client(proxy.port());
+    REQUIRE(client.login());
+    client.send(query_message("begin; select 1/0"));
+    client.read_until('Z');
+    client.send(parse_message("end", "commit") + bind_message("", "end") + execute_message("") +
+                query_message("deallocate \"end\""));
+    CHECK(types(client.read_until('Z')) == "12CCZ");
+    client.send(bind_message("", "end") + sync_message());
+    CHECK(client.read_until('Z')[0].field('C') == "26000");
+  }
+
+  TEST_CASE("[postgres] requirement 15: a text means what its client's settings make of it, whoever prepared it") {
+    ProxyProcess proxy(one_server());
+    std::list<RawClient> clients;  // they stay, and so does what they have prepared
+    const auto read = [&](const Parameters& startup, const std::string& set, const std::string& text) {
+      RawClient& client = clients.emplace_back(proxy.port());
+      REQUIRE(login_with(client, startup));
+      if (!set.empty()) {
+        client.send(query_message(set));
+        client.read_until('Z');
+      }
+      client.send(parse_message("s", text) + bind_message("", "s") + execute_message("") + sync_message());
+      std::string heard;
+      for (const Message& message : client.read_until('Z'))
+        heard += message.type == 'E' ? message.field('C') : message.type == 'D' ? message.columns()[0] : "";
+      return heard;
+    };
+    const std::string when = "select extract(epoch from '2001-01-01 00:00'::timestamptz)::int";
+    CHECK(read({{"TimeZone", "UTC"}}, "", when) == "978307200");
+    CHECK(read({}, "set timezone to 'Asia/Tokyo'", when) == "978274800");
+    CHECK(read({{"TimeZone", "UTC"}}, "", when) == "978307200");
+    const std::string accents = "select length('\xc3\xa9t\xc3\xa9')";
+    CHECK(read({}, "", accents) == "3");
+    CHECK(read({{"client_encoding", "LATIN1"}}, "", accents) == "5");
+    CHECK(read({}, "set datestyle to 'ISO, DMY'", "select '02/01/2001'::date") == "2001-01-02");
+    CHECK(read({}, "set datestyle to 'ISO, MDY'", "select '02/01/2001'::date") == "2001-02-01");
+    const std::string strings = "select length('a\\\\b')";
+    CHECK(read({}, "", strings) == "4");
+    CHECK(read({}, "set standard_conforming_strings to off", strings) == "3");
+  }
+
+  TEST_CASE("requirement 15: tenants whose tables differ can prepare one text on one server") {
+    ProxyProcess proxy(one_server());
+    Connection admin = proxy.connect();
+    REQUIRE(admin.exec("drop schema if exists read_a, read_b cascade; "
+                       "create schema read_a; create schema read_b; "
+                       "create table read_a.things as select 1 as number; "
+                       "create table read_b.things as select 'two'::text as name, 2 as number")
+                .ok());
+    std::list<RawClient> clients;
+    const auto columns = [&](const std::string& schema) {
+      RawClient& client = clients.emplace_back(proxy.port());
+      REQUIRE(login_with(client, {{"search_path", schema}}));
+      client.send(parse_message("s", "select * from things") + describe_message('S', "s") +
+                  bind_message("", "s") + execute_message("") + sync_message());
+      std::string heard;
+      for (const Message& message : client.read_until('Z')) {
+        if (message.type == 'E') heard += message.field('C');
+        if (message.type == 'D') heard += message.columns().back();
+      }
+      return heard;
+    };
+    for (int i = 0; i < 2; ++i) {
+      CHECK(columns("read_a") == "1");
+      CHECK(columns("read_b") == "2");
+    }
+    CHECK(admin.exec("drop schema read_a, read_b cascade").ok());
+  }
+
+  TEST_CASE("requirement 11: what SET says a part of goes by the session's own rest") {
+    ProxyProcess proxy(one_server());
+    Connection one = proxy.connect();
+    Connection other = proxy.connect();
+    REQUIRE(one.exec("set datestyle to 'ISO, DMY'").ok());
+    REQUIRE(other.exec("set datestyle to 'SQL'").ok());
+    REQUIRE(one.exec("set datestyle to 'SQL'").ok());
+    CHECK(other.exec("show datestyle").scalar() == "SQL, MDY");
+    CHECK(one.exec("show datestyle").scalar() == "SQL, DMY");
+    CHECK(other.exec("show datestyle").scalar() == "SQL, MDY");
+    REQUIRE(one.exec("select set_config('search_path', '3', false)").ok());
+    REQUIRE(other.exec("select 1").ok());
+    CHECK(one.exec("show search_path").scalar() == "3");
   }
 
   TEST_CASE("promise 4: SQL reaches no statement that somebody else has prepared over the protocol") {

@@ -50,6 +50,19 @@ TEST_SUITE("pool/prepared registry") {
     CHECK(names.size() == 4);
   }
 
+  TEST_CASE("requirement 15: the same text read by other settings is another statement") {
+    PreparedRegistry registry;
+    const PreparedRef plain = registry.intern(tail_of("select 1"));
+    const PreparedRef tokyo = registry.intern(tail_of("select 1"), "timezone='Asia/Tokyo'\n");
+    CHECK(tokyo != plain);
+    CHECK(tokyo->tail == plain->tail);
+    CHECK(registry.intern(tail_of("select 1"), "timezone='Asia/Tokyo'\n") == tokyo);
+    const PreparedRef renewed = registry.renew(tokyo);
+    CHECK(renewed->read_by == tokyo->read_by);
+    CHECK(registry.intern(tail_of("select 1"), "timezone='Asia/Tokyo'\n") == renewed);
+    CHECK(registry.intern(tail_of("select 1")) == plain);
+  }
+
   TEST_CASE("a statement knows its text, its whole tail and its name on servers") {
     PreparedRegistry registry;
     const PreparedRef made = registry.intern(tail_of("select $1", {"\0\1\0\0\0\x17", 6}));

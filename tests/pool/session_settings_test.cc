@@ -117,6 +117,43 @@ TEST_SUITE("pool/session_settings") {
     CHECK(replay({}, {setting("a", "''")}) == "SET \"a\" TO '';");
   }
 
+  TEST_CASE("requirement 11: a DateStyle that says a part keeps the other part of the session's, not of the server's") {
+    const auto set = [](const char* value) {
+      return SettingChange{.what = SettingChange::What::set, .name = "datestyle", .value = value};
+    };
+    const auto after = [&set](std::vector<Setting> at_startup, std::vector<const char*> values) {
+      Session session(std::move(at_startup));
+      for (const char* value : values) session.run({set(value)});
+      return session.value("datestyle");
+    };
+    CHECK(after({}, {"'SQL'"}) == "'SQL'");
+    CHECK(after({}, {"'ISO, DMY'", "'SQL'"}) == "'sql, dmy'");
+    CHECK(after({}, {"sql, dmy", "us"}) == "'sql, mdy'");
+    CHECK(after({}, {"german", "iso"}) == "'iso, dmy'");
+    CHECK(after({}, {"ymd", "'Postgres'"}) == "'postgres, ymd'");
+    CHECK(after({}, {"'SQL'", "iso"}) == "iso");  // nobody has said an order
+    CHECK(after({}, {"'ISO, DMY'", "sql, mdy"}) == "sql, mdy");
+    CHECK(after({}, {"'ISO, DMY'", "default"}) == "default");
+    CHECK(after({startup("DateStyle", "German")}, {"'SQL'"}) == "'sql, dmy'");
+
+    // The rest is the server's own, and not what the client before has left there.
+    CHECK(replay({setting("datestyle", "'ISO, DMY'")}, {setting("datestyle", "'SQL'")}) ==
+          "RESET \"datestyle\";SET \"datestyle\" TO 'SQL';");
+  }
+
+  TEST_CASE("requirement 15: some settings are what a text is read by, and nothing is where none is set") {
+    SettingsInterner interner;
+    CHECK(read_by(*interner.empty()).empty());
+    CHECK(read_by(*interner.intern({setting("work_mem", "1")})).empty());
+    const Setting tokyo = setting("timezone", "'Asia/Tokyo'");
+    const std::string read = read_by(*interner.intern({tokyo, setting("work_mem", "1")}));
+    CHECK_FALSE(read.empty());
+    CHECK(read == read_by(*interner.intern({tokyo})));
+    for (const char* name : {"client_encoding", "datestyle", "intervalstyle", "search_path",
+                             "standard_conforming_strings", "timezone"})
+      CHECK_FALSE(read_by(*interner.intern({setting(name, "x")})).empty());
+  }
+
   TEST_CASE("start-up values are replayed by one set_config, as they are") {
     CHECK(replay({}, {startup("search_path", "a, \"B\""), startup("datestyle", "it's")}) ==
           "SELECT pg_catalog.set_config('datestyle','it''s',false),"

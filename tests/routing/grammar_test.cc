@@ -204,6 +204,9 @@ TEST_SUITE("routing/grammar") {
         {"SELECT set_config('search_path', 'A, \"B c\" ,d', false)",
          "set search_path 'a', 'B c', 'd'"},
         {"SELECT set_config('search_path', '', false)", "set search_path ''"},
+        // A number that is no name is shown without quotes.
+        {"SELECT set_config('search_path', '3, b', false)", "set search_path 3, 'b'"},
+        {"SELECT set_config('search_path', '\"3\"', false)", "set search_path '3'"},
         {"SELECT set_config('datestyle', 'ISO, DMY', false)", "set datestyle 'ISO, DMY'"},
         {"SELECT set_config('a.b', 'c', false) FROM t", ""},
         {"SELECT set_config('transaction_read_only', 'on', false)", ""},
