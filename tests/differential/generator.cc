@@ -480,7 +480,8 @@ class Generator {
     std::size_t count = 0;
     for (const char type : parameters) {
       ++count;
-      if (one_in(12)) {
+      const bool null = one_in(12);
+      if (null && !(has_startup_values_ && parameters == "tt")) {
         values += int32_bytes(0xffffffffU);
         continue;
       }
@@ -566,7 +567,8 @@ class Generator {
       if (forgets && copies == nullptr) sql = Sql("discard plans");
       const bool changing = sql.text.find(extra_) != std::string::npos || sql.text.find("tmp") != std::string::npos ||
                             sql.text.find('\\') != std::string::npos;
-      if (forgets || changing) named = false;
+      const bool looks_up = sql.text.starts_with("fetch") || sql.text.starts_with("execute");
+      if (forgets || changing || looks_up) named = false;
       if (named) {
         name = statement_name();
         if (one_in(2)) messages.push_back(close('S', name));

@@ -34,12 +34,15 @@ struct Exclusion {
 inline constexpr Exclusion kExclusions[] = {
     {"DEALLOCATE and DISCARD ALL together with other statements, in one Query or up to one Sync",
      "What they do is concluded from the ReadyForQuery, where several statements are one."},
-    {"RESET of a start-up value together with other statements, in one Query or up to one Sync",
+    {"RESET of a start-up value together with other statements, in one Query or up to one Sync, and "
+     "set_config() to NULL, which says what it has reset to",
      "A server goes back to its own value, and is given the client's when the batch has been answered."},
     {"PREPARE, EXECUTE and prepared statements of the protocol under one name",
      "The server is lent the latter for the time of a batch. session_test has what that answers."},
     {"statements with a name on tables that the session creates, alters or drops",
      "A Parse of what the server knows already is not sent; that it would fail now shows at Bind."},
+    {"FETCH and EXECUTE as statements with a name",
+     "Which columns they have is looked up by their Parse, and again on another server."},
     {"statements with a name whose text depends on standard_conforming_strings",
      "On another server they are parsed with the value of now, not with that of their Parse."},
     {"an unnamed statement that is used after a later Parse of it was skipped",

@@ -275,6 +275,18 @@ std::string Player::object(std::uint32_t oid) {
   return "#" + std::to_string(objects_.try_emplace(oid, objects_.size() + 1).first->second);
 }
 
+// DEBUG messages name the TOAST tables of what is created, "pg_toast_16390".
+std::string Player::without_numbers(std::string text) {
+  constexpr std::string_view kToast = "pg_toast_";
+  for (std::size_t at = text.find(kToast); at != text.npos; at = text.find(kToast, at)) {
+    at += kToast.size();
+    const std::size_t end = std::min(text.find_first_not_of("0123456789", at), text.size());
+    if (end - at >= 5 && end - at <= 9)
+      text.replace(at, end - at, object(static_cast<std::uint32_t>(std::stoul(text.substr(at, end - at)))));
+  }
+  return text;
+}
+
 std::string Player::line(const Message& message) {
   const std::string& body = message.body;
   std::size_t at = 0;
@@ -284,7 +296,7 @@ std::string Player::line(const Message& message) {
       std::string text = message.type == 'E' ? "Error" : "Notice";
       while (at < body.size() && body[at] != '\0') {
         const char field = body[at++];
-        text += std::string(" ") + field + "=" + quote(c_string(body, &at));
+        text += std::string(" ") + field + "=" + quote(without_numbers(c_string(body, &at)));
       }
       return text;
     }

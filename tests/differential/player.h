@@ -65,6 +65,7 @@ class Player {
   void listen(Lines* lines);
   std::string line(const support::Message& message);
   std::string object(std::uint32_t oid);
+  std::string without_numbers(std::string text);
 
   support::RawClient client_;
   std::string database_;
