@@ -34,7 +34,9 @@ const std::vector<Known> kKnown = {
      "A statement that the server lacks is parsed ahead of its Bind or Describe, and it is that Parse that is "
      "refused (25P02, on another line of postgres.c, and a Describe would have been answered).",
      [](const Player::Lines& direct, const Player::Lines& proxied) {
-       const auto refused = [](const std::string& line) { return line.find(" C=\"25P02\" ") != std::string::npos; };
+       const auto refused = [](const std::string& line) {
+         return line.find(" C=\"25P02\" ") != line.npos;
+       };
        const auto states = [](const Player::Lines& lines) {
          std::string text;
          for (const std::string& line : lines)

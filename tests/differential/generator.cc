@@ -135,8 +135,9 @@ class Generator {
     if (one_in(6)) script->startup.emplace_back("DateStyle", any_of({"German", "SQL, DMY"}));
     if (one_in(6)) script->startup.emplace_back("client_encoding", any_of({"UTF8", "LATIN1", "utf-8"}));
     if (one_in(8))
-      script->startup.emplace_back("options", any_of({"-c work_mem=5MB", "-c extra_float_digits=0 -c geqo=off",
-                                                      "-c search_path=other,public"}));
+      script->startup.emplace_back("options",
+                                   any_of({"-c work_mem=5MB", "-c extra_float_digits=0 -c geqo=off",
+                                           "-c search_path=other,public"}));
   }
 
   // --- statements ------------------------------------------------------------------------------------
@@ -273,7 +274,8 @@ class Generator {
   Sql setting() {
     const Choice& one = choice();
     const std::string name = one.name;
-    if (name == "my.variable" && one_in(2)) return {"select coalesce(current_setting('my.variable', true), '')"};
+    if (name == "my.variable" && one_in(2))
+      return {"select coalesce(current_setting('my.variable', true), '')"};
     switch (below(name == "my.variable" ? 3 : 8)) {
       case 0:
       case 1:
@@ -296,7 +298,9 @@ class Generator {
       case 3: return {"set role " + any_of({"diff_role", "none", "'diff_role'", "no_such_role"})};
       case 4: return {"reset role"};
       case 5: return {"set session authorization " + any_of({"default", "app", "postgres"})};
-      case 6: return {"set time zone " + any_of({"local", "'Europe/Paris'", "interval '-08:30' hour to minute", "5"})};
+      case 6:
+        return {"set time zone " +
+                any_of({"local", "'Europe/Paris'", "interval '-08:30' hour to minute", "5"})};
       case 7: return {"set names " + any_of({"'UTF8'", "'LATIN1'"})};
       case 8: return {"select set_config($1, $2, false)", "tt"};
       case 9: return {"set session characteristics as transaction " +
@@ -312,7 +316,8 @@ class Generator {
       case 2:
       case 3: return {"begin"};
       case 4: return {"start transaction read only"};
-      case 5: return {"begin isolation level " + any_of({"repeatable read", "serializable", "read committed"})};
+      case 5:
+        return {"begin isolation level " + any_of({"repeatable read", "serializable", "read committed"})};
       case 6: return {"begin transaction read only, isolation level repeatable read"};
       case 7:
       case 8:
@@ -366,7 +371,8 @@ class Generator {
   Sql copy() {
     switch (below(7)) {
       case 0: return {"copy " + table_ + " to stdout"};
-      case 1: return {"copy (select id, v from " + table_ + " order by id) to stdout with (format csv, header)"};
+      case 1:
+        return {"copy (select id, v from " + table_ + " order by id) to stdout with (format csv, header)"};
       case 2: return {"copy (select i, 'wide ' || i from generate_series(1, 300) i) to stdout"};
       case 3: return {"copy (select 1::int4) to stdout with (format binary)"};
       case 4: return {"copy (select 1/(3 - i) from generate_series(1, 5) i) to stdout"};
@@ -565,8 +571,8 @@ class Generator {
       }
       const bool forgets = stands_alone(sql.text);
       if (forgets && copies == nullptr) sql = Sql("discard plans");
-      const bool changing = sql.text.find(extra_) != std::string::npos || sql.text.find("tmp") != std::string::npos ||
-                            sql.text.find('\\') != std::string::npos;
+      const auto has = [&sql](std::string_view text) { return sql.text.find(text) != std::string::npos; };
+      const bool changing = has(extra_) || has("tmp") || has("\\");
       const bool looks_up = sql.text.starts_with("fetch") || sql.text.starts_with("execute");
       if (forgets || changing || looks_up) named = false;
       if (named) {
@@ -595,7 +601,8 @@ class Generator {
     const std::size_t count = 2 + below(3);
     for (std::size_t i = 0; i < count; ++i) {
       Sql sql = statement();
-      if (!sql.parameters.empty() || sql.copies_in || stands_alone(sql.text)) sql = Sql("select " + number(100));
+      if (!sql.parameters.empty() || sql.copies_in || stands_alone(sql.text))
+        sql = Sql("select " + number(100));
       text += (text.empty() ? "" : "; ") + sql.text;
     }
     return text;
@@ -672,7 +679,8 @@ class Generator {
         // Not the unnamed statement: a portal of it may outlive it (tests/README.md, "A crash of Postgres").
         if (one_in(3)) {
           const Sql between = read();
-          push(script, {close('S', "s4"), parse("s4", between), bind("p3", "s4", between.parameters), execute("p3")});
+          push(script, {close('S', "s4"), parse("s4", between), bind("p3", "s4", between.parameters),
+                        execute("p3")});
         }
         messages.push_back(execute(portal, static_cast<std::uint32_t>(below(4))));
         messages.push_back(sync());

@@ -16,6 +16,9 @@ ProxyConfig one_server() {
       .set("pool", "queue_timeout", "\"2s\"");
 }
 
+// The same, whatever is asked.
+ProxyConfig one_server_for_all() { return one_server().servers({shared_cluster().address(0)}); }
+
 // Why clients of user app are pinned, as the console says; "" when none is.
 std::string pins(const ProxyProcess& proxy) {
   const Result clients = proxy.console().exec("show clients");
@@ -496,7 +499,7 @@ TEST_SUITE("integration/session") {
   }
 
   TEST_CASE("[postgres] requirement 16: a failed transaction refuses every Parse, whatever servers know") {
-    ProxyProcess proxy(one_server());
+    ProxyProcess proxy(one_server_for_all());
     RawClient client(proxy.port());
     REQUIRE(client.login());
     const auto parse = [&client](const std::string& name, const std::string& text) {
@@ -521,7 +524,7 @@ TEST_SUITE("integration/session") {
   }
 
   TEST_CASE("[postgres] requirement 16: a Parse that is skipped takes away nothing that is there") {
-    ProxyProcess proxy(one_server());
+    ProxyProcess proxy(one_server_for_all());
     RawClient client(proxy.port());
     REQUIRE(client.login());
     const std::string again = close_message('S', "s") + parse_message("s", "select 'skipped'");
@@ -547,7 +550,7 @@ TEST_SUITE("integration/session") {
   }
 
   TEST_CASE("[postgres] requirement 15: a text means what its client's settings make of it, whoever prepared it") {
-    ProxyProcess proxy(one_server());
+    ProxyProcess proxy(one_server_for_all());
     std::list<RawClient> clients;  // they stay, and so does what they have prepared
     const auto read = [&](const Parameters& startup, const std::string& set, const std::string& text) {
       RawClient& client = clients.emplace_back(proxy.port());
@@ -577,7 +580,7 @@ TEST_SUITE("integration/session") {
   }
 
   TEST_CASE("requirement 15: tenants whose tables differ can prepare one text on one server") {
-    ProxyProcess proxy(one_server());
+    ProxyProcess proxy(one_server_for_all());
     Connection admin = proxy.connect();
     REQUIRE(admin.exec("drop schema if exists read_a, read_b cascade; "
                        "create schema read_a; create schema read_b; "
@@ -605,7 +608,7 @@ TEST_SUITE("integration/session") {
   }
 
   TEST_CASE("requirement 11: what SET says a part of goes by the session's own rest") {
-    ProxyProcess proxy(one_server());
+    ProxyProcess proxy(one_server_for_all());
     Connection one = proxy.connect();
     Connection other = proxy.connect();
     REQUIRE(one.exec("set datestyle to 'ISO, DMY'").ok());
