@@ -516,20 +516,27 @@ class Finder {
     }
     const Kind kind = kind_of(json_.key(inner));
     if (analyze) return statement(inner);
-    // Planned, not executed: a standby plans a write as well, but for what it cannot open.
+    // Planned, not executed: a standby plans a write as well, but for what it cannot open, and for functions that
+    // the planner calls to guess how many rows there are (stable ones: pg_current_xact_id ...).
     const bool is_planned = (kind == Kind::select && !has_into(inner)) ||
                             (kind == Kind::change && json_.key(inner) != "RefreshMatViewStmt");
     if (is_planned) {
       read();
-      return relations(inner);
+      return planned(inner);
     }
     if (kind == Kind::execute) names_prepared(facts_.executes_names, json_.text(inner, "name"));
     return write(ClassReason::utility);
   }
 
-  void relations(Index node) {
-    for (Index i = node; i < json_.end(node); ++i)
+  void planned(Index node) {
+    for (Index i = node; i < json_.end(node); ++i) {
       if (json_.type(i) == Json::Type::object && json_.has(i, "relname")) range(i);
+      const std::string_view key = json_.key(i);
+      if (key != "FuncCall" && key != "funccall") continue;
+      const Qualified called = qualified(json_.find(i, "funcname"));
+      if (catalog_.function(called.schema, called.name) == Catalog::Verdict::primary_only)
+        write(ClassReason::primary_only);
+    }
   }
 
   bool has_into(Index node) const {
