@@ -23,7 +23,7 @@ struct Scale {
   int servers;         // pool.size: connections to each node
   Micros statement;    // mean time of one at a node that is well
   bool even;           // all take exactly that (pg_sleep); else they vary
-  std::size_t tenants, sessions;  // sessions per tenant
+  std::size_t tenants, sessions;  // sessions per tenant, in the mean: who asks for more has more
   double writers;      // so many of the sessions write at all, a twentieth of their statements
   std::array<double, conf::kPriorities> mix;  // what part of the load each priority has
   // How long users wait; later answers are for nobody. Those of low statements wait five times as long.

@@ -95,8 +95,10 @@ void World::make_users(const Scale& scale) {
   whose_ = std::make_unique<Lottery>(loads);
   const double all = std::accumulate(loads.begin(), loads.end(), 0.0);
   std::array<double, conf::kPriorities> owed = scale.mix;
-  const auto add = [&](const std::string& name, std::size_t group, conf::Priority priority) {
-    for (std::size_t i = 0; i < scale.sessions; ++i) {
+  const auto add = [&](const std::string& name, std::size_t group, conf::Priority priority, double part) {
+    first_session_.push_back(static_cast<std::uint32_t>(sessions_.size()));
+    const double its = part * static_cast<double>(scale.sessions * scale.tenants);
+    for (std::size_t i = 0; i < static_cast<std::size_t>(std::ceil(its)); ++i) {
       Session& session = sessions_.emplace_back();
       session.tenant = &tenants_.find(policy_.fair ? name : "all");
       session.group = static_cast<std::uint8_t>(group);
@@ -110,9 +112,10 @@ void World::make_users(const Scale& scale) {
     const auto most = std::ranges::max_element(owed);
     *most -= loads[i] / all;
     const auto group = static_cast<std::size_t>(most - owed.begin());
-    add("tenant-" + std::to_string(i + 1), group, static_cast<conf::Priority>(group));
+    add("tenant-" + std::to_string(i + 1), group, static_cast<conf::Priority>(group), loads[i] / all);
   }
-  add("surge", kSurge, conf::Priority::high);
+  add("surge", kSurge, conf::Priority::high, 1);
+  first_session_.push_back(static_cast<std::uint32_t>(sessions_.size()));
 }
 
 void World::set_rate(Stream& stream, double part, double factor) {
@@ -251,14 +254,14 @@ void World::free(Statement& statement) { free_.push_back(statement.index); }
 
 void World::arrive(Stream& stream, bool surge) {
   stream.next += 1 + static_cast<std::int64_t>(gaps_.draw(dice_) * stream.gap);
-  const auto per_tenant = static_cast<std::uint32_t>(scale_.sessions);
   const std::uint32_t tenant = surge ? static_cast<std::uint32_t>(scale_.tenants) : whose_->draw(dice_);
   double at = dice_.part();
   std::uint8_t kind = 0;
   while (kind + 1U < std::size(kKinds) && at >= kKinds[kind].part) at -= kKinds[kind++].part;
 
   Statement& statement = make();
-  statement.session = tenant * per_tenant + dice_.below(per_tenant);
+  statement.session =
+      first_session_[tenant] + dice_.below(first_session_[tenant + 1] - first_session_[tenant]);
   const Session& session = sessions_[statement.session];
   statement.group = session.group;
   statement.service_class = session.service_class;

@@ -153,6 +153,7 @@ class World {
   std::unique_ptr<Lottery> whose_;  // tenants by their load
 
   std::vector<Session> sessions_;   // a tenant's one after the other; the surge's tenant last
+  std::vector<std::uint32_t> first_session_;  // of each tenant, and the end
   std::deque<Statement> statements_;
   std::vector<std::uint32_t> free_;
   // Those whose users still wait, by group, in the order in which they asked.
