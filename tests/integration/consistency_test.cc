@@ -200,7 +200,8 @@ TEST_SUITE("integration/consistency") {
     const long before = samples_sent(proxy);
     Checker checker(cluster, proxy, 8, std::to_string(cluster.port(0)));
     const int seconds = from_environment("PGSLUICE_CONSISTENCY_SECONDS", 1);
-    CHECK(eventually([&] { return watch.elapsed() > std::chrono::seconds(seconds) && checker.tally.tokens > 5; }));
+    CHECK(eventually([&] { return watch.elapsed() > std::chrono::seconds(seconds) && checker.tally.tokens > 5; },
+                     std::chrono::seconds(seconds + 10)));
     const double took = static_cast<double>(watch.elapsed().count()) / 1000.0;
     const long sampled = samples_sent(proxy) - before;
     checker.stop();
