@@ -1,6 +1,9 @@
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -56,6 +59,23 @@ std::vector<Source> sources(const std::vector<std::string>& extensions) {
     }
   }
   return found;
+}
+
+// The names of a file's test cases, literals put together.
+std::vector<std::string> cases_of(const Source& source) {
+  std::vector<std::string> names;
+  bool inside = false;
+  for (const std::string& line : source.lines) {
+    if (line.find("  TEST_CASE(") == 0) {
+      names.emplace_back();
+      inside = true;
+    }
+    if (!inside) continue;
+    const std::size_t from = line.find('"'), to = line.rfind('"');
+    if (from < to) names.back() += line.substr(from + 1, to - from - 1);
+    inside = line.empty() || line.back() != '{';
+  }
+  return names;
 }
 
 std::string include_of(const std::string& line) {
@@ -130,6 +150,42 @@ TEST_SUITE("tidy") {
               (line.empty() || (line.back() != ' ' && line.back() != '\t' && line.back() != '\r')),
               source.path << ":" << i + 1 << " ends with a blank");
       }
+    }
+  }
+
+  TEST_CASE("every requirement has a case that names it, in the files that tests/README.md says") {
+    constexpr int kRequirements = 38;
+    const std::string word = "requirement ";
+    std::map<int, std::set<std::string>> files;  // by requirement, below tests/
+    for (const Source& source : sources({".cc"})) {
+      if (!starts_with(source.path, "tests/")) continue;
+      for (const std::string& name : cases_of(source)) {
+        for (std::size_t at = name.find(word); at != std::string::npos; at = name.find(word, at + 1)) {
+          const int number = std::atoi(name.c_str() + at + word.size());
+          if (number != 0) files[number].insert(source.path.substr(6));
+          CHECK_MESSAGE(number <= kRequirements, source.path << ": " << name);
+        }
+      }
+    }
+    std::map<int, std::string> rows;  // of the table
+    for (const Source& source : sources({".md"})) {
+      if (source.path != "tests/README.md") continue;
+      for (const std::string& line : source.lines)
+        if (starts_with(line, "| ") && std::atoi(line.c_str() + 2) > 0) rows[std::atoi(line.c_str() + 2)] = line;
+    }
+    for (int number = 1; number <= kRequirements; ++number) {
+      CAPTURE(number);
+      CHECK_FALSE(files[number].empty());
+      const std::string row = rows[number];
+      std::set<std::string> listed;
+      for (std::size_t at = row.find('`'); at != std::string::npos;) {
+        const std::size_t end = row.find('`', at + 1);
+        listed.insert(row.substr(at + 1, end - at - 1) + "_test.cc");
+        at = row.find('`', end + 1);
+      }
+      CHECK_FALSE(listed.empty());
+      for (const std::string& file : listed)
+        CHECK_MESSAGE(files[number].contains(file), file << " has no case of it");
     }
   }
 }

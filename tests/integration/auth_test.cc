@@ -276,7 +276,8 @@ TEST_SUITE("integration/auth") {
     CHECK(proxy.connect("other").scalar("select current_user") == "other");
   }
 
-  TEST_CASE("password, md5 and SCRAM, toward clients and toward servers, in every combination") {
+  TEST_CASE(
+      "requirement 7: password, md5 and SCRAM, toward clients and toward servers, in every combination") {
     for (const std::string method : {"password", "md5", "scram-sha-256"}) {
       ProxyConfig config = config_for(shared_cluster()).set("auth", "method", quoted(method));
       for (const std::string user : {"scram_user", "md5_user", "password_user"})
@@ -297,7 +298,7 @@ TEST_SUITE("integration/auth") {
     }
   }
 
-  TEST_CASE("a wrong password is FATAL 28P01, and the connection ends") {
+  TEST_CASE("requirement 9: a wrong password is FATAL 28P01, and the connection ends") {
     ProxyProcess proxy(config_for(shared_cluster())
                            .set("auth", "method", "\"password\"")
                            .set("user.app", "password", "\"app-secret\""));
@@ -318,7 +319,7 @@ TEST_SUITE("integration/auth") {
     }
   }
 
-  TEST_CASE("secrets may be configured as Postgres stores them") {
+  TEST_CASE("requirement 6: secrets may be configured as Postgres stores them") {
     ProxyProcess proxy(
         config_for(shared_cluster())
             .set("auth", "method", "\"scram-sha-256\"")
@@ -338,7 +339,7 @@ TEST_SUITE("integration/auth") {
     CHECK(!md5.connect("md5_user", "app", with_password("wrong")).ok());
   }
 
-  TEST_CASE("auth.query looks users up in Postgres; SCRAM keys pass through") {
+  TEST_CASE("requirement 7: auth.query looks users up in Postgres; SCRAM keys pass through") {
     ProxyProcess proxy(config_for(shared_cluster())
                            .set("auth", "method", "\"scram-sha-256\"")
                            .set("auth", "query_user", "\"postgres\""));
@@ -350,7 +351,8 @@ TEST_SUITE("integration/auth") {
   }
 
   TEST_CASE(
-      "an unknown user sees the same exchange and the same words as one with a wrong password") {
+      "requirement 5: an unknown user sees the same exchange and the same words as one with a wrong "
+      "password") {
     ProxyProcess proxy(config_for(shared_cluster())
                            .set("auth", "method", "\"scram-sha-256\"")
                            .set("user.scram_user", "password", "\"scram_user-secret\""));
@@ -394,7 +396,7 @@ TEST_SUITE("integration/auth") {
     CHECK(proxy.connect("app", "app", with_password("app-secret")).scalar("select 1") == "1");
   }
 
-  TEST_CASE("a server that refuses our login is reported to the client in its own words") {
+  TEST_CASE("requirement 8: a server that refuses our login is reported to the client in its own words") {
     ProxyProcess proxy(
         config_for(shared_cluster()).set("user.scram_user", "password", "\"not it\""));
     RawClient client(proxy.port());
@@ -410,7 +412,7 @@ TEST_SUITE("integration/auth") {
     CHECK(proxy.connect("app").scalar("select 1") == "1");
   }
 
-  TEST_CASE("a database that does not exist is 3D000") {
+  TEST_CASE("requirement 9: a database that does not exist is 3D000") {
     ProxyProcess proxy(config_for(shared_cluster()));
     RawClient client(proxy.port());
     if (client.login("app", "nowhere")) {
@@ -474,7 +476,7 @@ TEST_SUITE("integration/auth") {
     CHECK(first.scalar("select 1") == "1");
   }
 
-  TEST_CASE("trust is refused for addresses that strangers can reach, unless forced") {
+  TEST_CASE("requirement 7: trust is refused for addresses that strangers can reach, unless forced") {
     ProxyConfig config = config_for(shared_cluster()).set("listen", "address", "\"0.0.0.0\"");
     TempDir folder;
     write_file(folder / "c.toml", [&config] {

@@ -11,7 +11,8 @@
 using namespace integration;
 
 TEST_SUITE("integration/cancel") {
-  TEST_CASE("[postgres] a running statement is cancelled with 57014, and the connection stays") {
+  TEST_CASE(
+      "[postgres] requirement 21: a running statement is cancelled with 57014, and the connection stays") {
     ProxyProcess proxy(config_for(shared_cluster()));
     Connection client = proxy.connect();
     for (int i = 0; i < 3; ++i) {
@@ -35,7 +36,8 @@ TEST_SUITE("integration/cancel") {
   }
 
   TEST_CASE(
-      "promise 4: a cancel hits only its own client's statement, whatever servers they share") {
+      "promise 4: requirement 21: a cancel hits only its own client's statement, whatever servers they "
+      "share") {
     ProxyProcess proxy(config_for(shared_cluster()).set("pool", "size", "4"));
     const auto problems = at_once(12, [&proxy](std::size_t i) -> std::string {
       Connection client = proxy.connect();
@@ -66,7 +68,9 @@ TEST_SUITE("integration/cancel") {
     CHECK_MESSAGE(problems.empty(), joined(problems));
   }
 
-  TEST_CASE("the cancel of a client that waits for a server takes it out of the queue with 57014") {
+  TEST_CASE(
+      "requirement 21: the cancel of a client that waits for a server takes it out of the queue with "
+      "57014") {
     ProxyProcess proxy(config_for(shared_cluster()).set("pool", "size", "1"));
     Connection holder = proxy.connect();
     holder.exec("begin");
@@ -82,7 +86,8 @@ TEST_SUITE("integration/cancel") {
   }
 
   TEST_CASE(
-      "a cancel with a wrong key does nothing, and its connection is closed without an answer") {
+      "requirement 21: a cancel with a wrong key does nothing, and its connection is closed without an "
+      "answer") {
     ProxyProcess proxy(config_for(shared_cluster()));
     RawClient victim(proxy.port());
     REQUIRE(victim.login());
@@ -167,7 +172,7 @@ TEST_SUITE("integration/cancel") {
     CHECK(some(false, "\0\0\0\x10\x04\xd2\x16\x2e"sv) != speaks_it);
   }
 
-  TEST_CASE("the keys of two clients differ and cannot be told from each other") {
+  TEST_CASE("requirement 21: the keys of two clients differ and cannot be told from each other") {
     ProxyProcess proxy(config_for(shared_cluster()));
     std::set<std::pair<std::uint32_t, std::uint32_t>> keys;
     std::set<std::uint32_t> secrets;
@@ -181,7 +186,7 @@ TEST_SUITE("integration/cancel") {
     CHECK(secrets.size() == 50);
   }
 
-  TEST_CASE("the cancel of an idle client does nothing to its next statement") {
+  TEST_CASE("requirement 21: the cancel of an idle client does nothing to its next statement") {
     ProxyProcess proxy(config_for(shared_cluster()).set("pool", "size", "1"));
     Connection client = proxy.connect();
     Connection other = proxy.connect();

@@ -518,7 +518,8 @@ TEST_SUITE("integration/console") {
   }
 
   TEST_CASE(
-      "SIGTERM lets transactions finish, tells clients 57P01, refuses new ones, and ends with 0") {
+      "requirement 36: SIGTERM lets transactions finish, tells clients 57P01, refuses new ones, and "
+      "ends with 0") {
     ProxyProcess proxy(config_for(shared_cluster()).set("", "shutdown_timeout", "\"20s\""));
     Table table(shared_cluster(), "console_drain", "n int");
     RawClient idle(proxy.port());
@@ -538,7 +539,7 @@ TEST_SUITE("integration/console") {
     CHECK(shared_cluster().ask(0, "select count(*) from console_drain") == "2");
   }
 
-  TEST_CASE("a second SIGTERM ends at once") {
+  TEST_CASE("requirement 36: a second SIGTERM ends at once") {
     ProxyProcess proxy(config_for(shared_cluster()).set("", "shutdown_timeout", "\"60s\""));
     Connection working = proxy.connect();
     CHECK(working.exec("begin").ok());

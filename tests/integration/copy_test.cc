@@ -16,7 +16,7 @@ std::string numbers(int n) {
 }  // namespace
 
 TEST_SUITE("integration/copy") {
-  TEST_CASE("[postgres] large COPY passes both ways unchanged, several clients at once") {
+  TEST_CASE("[postgres] requirement 18: large COPY passes both ways unchanged, several clients at once") {
     Table table(shared_cluster(), "copy_large", "client int, id int, line text");
     ProxyProcess proxy(config_for(shared_cluster()).set("pool", "size", "2"));
     const std::string data = numbers(150000);
@@ -57,8 +57,8 @@ TEST_SUITE("integration/copy") {
   }
 
   TEST_CASE(
-      "[postgres] a COPY that the server refuses half-way gives its error, and the connection goes "
-      "on") {
+      "[postgres] requirement 18: a COPY that the server refuses half-way gives its error, and the "
+      "connection goes on") {
     Table table(shared_cluster(), "copy_fails", "id int primary key, line text");
     ProxyProcess proxy(config_for(shared_cluster()).set("pool", "size", "1"));
     Connection client = proxy.connect();
@@ -71,7 +71,7 @@ TEST_SUITE("integration/copy") {
     CHECK(client.copy_in("copy copy_fails from stdin", numbers(10)).tag() == "COPY 10");
   }
 
-  TEST_CASE("[postgres] CopyFail ends a COPY with 57014 and nothing is stored") {
+  TEST_CASE("[postgres] requirement 18: CopyFail ends a COPY with 57014 and nothing is stored") {
     Table table(shared_cluster(), "copy_cancelled", "id int, line text");
     ProxyProcess proxy(config_for(shared_cluster()).set("pool", "size", "1"));
     Connection client = proxy.connect();
@@ -82,7 +82,7 @@ TEST_SUITE("integration/copy") {
     CHECK(client.scalar("begin; select count(*) from copy_cancelled") == "0");
   }
 
-  TEST_CASE("[postgres] COPY over the extended protocol, with Flush and Sync inside") {
+  TEST_CASE("[postgres] requirement 18: COPY over the extended protocol, with Flush and Sync inside") {
     Table table(shared_cluster(), "copy_extended", "id int");
     ProxyProcess proxy(config_for(shared_cluster()).set("pool", "size", "1"));
     RawClient client(proxy.port());
@@ -101,7 +101,7 @@ TEST_SUITE("integration/copy") {
     CHECK(answer[2].columns()[0] == "3");
   }
 
-  TEST_CASE("[postgres] CopyData after the server has failed is ignored") {
+  TEST_CASE("[postgres] requirement 18: CopyData after the server has failed is ignored") {
     Table table(shared_cluster(), "copy_late", "id int");
     ProxyProcess proxy(config_for(shared_cluster()).set("pool", "size", "1"));
     RawClient client(proxy.port());
@@ -115,7 +115,8 @@ TEST_SUITE("integration/copy") {
     CHECK(types(client.read_until('Z')) == "TDCZ");
   }
 
-  TEST_CASE("promise 4: a client that disappears in COPY leaves its server clean or closed") {
+  TEST_CASE(
+      "promise 4: requirement 18: a client that disappears in COPY leaves its server clean or closed") {
     Table table(shared_cluster(), "copy_vanish", "id int, line text");
     ProxyProcess proxy(config_for(shared_cluster()).set("pool", "size", "1"));
     {

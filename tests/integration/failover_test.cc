@@ -142,7 +142,9 @@ long drill(Loss how, int round) {
 }  // namespace
 
 TEST_SUITE("integration/failover") {
-  TEST_CASE("promise 7: failover drill: no acknowledged write is lost, none strays, reads go on, writes resume") {
+  TEST_CASE(
+      "promise 7: requirement 32: failover drill: no acknowledged write is lost, none strays, reads go "
+      "on, writes resume") {
     // A number of drills is asked for where nothing else runs: only there the bar means something.
     const char* const rounds = std::getenv("PGSLUICE_DRILLS");
     const long bar_ms = rounds == nullptr ? 10000 : 2000;

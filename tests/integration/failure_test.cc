@@ -133,7 +133,7 @@ TEST_SUITE("integration/failure") {
     CHECK(load.errors().size() <= 6);
   }
 
-  TEST_CASE("promise 2: with replay paused, no read is older than max_lag") {
+  TEST_CASE("promise 2: requirement 29: with replay paused, no read is older than max_lag") {
     PgCluster cluster;
     Table table(cluster, "failure_lag", "at timestamptz", "values (clock_timestamp())");
     ProxyProcess proxy(config_for(cluster)
@@ -171,7 +171,7 @@ TEST_SUITE("integration/failure") {
     cluster.resume_replay(2);
   }
 
-  TEST_CASE("an idle primary is not lag") {
+  TEST_CASE("requirement 29: an idle primary is not lag") {
     PgCluster cluster({.replicas = 1});
     ProxyProcess proxy(config_for(cluster).set("routing", "max_lag", "\"500ms\""));
     REQUIRE(proxy.ready(1));
@@ -180,8 +180,8 @@ TEST_SUITE("integration/failure") {
   }
 
   TEST_CASE(
-      "promise 7: reads survive the loss of the primary, writes wait, and go on after a promotion "
-      "without a restart") {
+      "promise 7: requirement 33: reads survive the loss of the primary, writes wait, and go on after "
+      "a promotion without a restart") {
     PgCluster cluster;
     Table table(cluster, "failure_promotion", "n int", "values (0)");
     ProxyProcess proxy(config_for(cluster).set("routing", "primary_wait", "\"20s\""));
@@ -212,8 +212,8 @@ TEST_SUITE("integration/failure") {
   }
 
   TEST_CASE(
-      "promise 7: nothing is written to an old primary that returns; requirement 16: statements "
-      "prepared before a failover work after it") {
+      "promise 7: requirement 32: nothing is written to an old primary that returns; requirement 16: "
+      "statements prepared before a failover work after it") {
     PgCluster cluster({.replicas = 1});
     Table table(cluster, "failure_old", "n int", "values (0)");
     ProxyProcess proxy(config_for(cluster).set("routing", "primary_wait", "\"15s\""));
@@ -237,8 +237,8 @@ TEST_SUITE("integration/failure") {
   }
 
   TEST_CASE(
-      "without a primary a write waits routing.primary_wait, then gets 57P03 and keeps its "
-      "connection") {
+      "requirement 33: without a primary a write waits routing.primary_wait, then gets 57P03 and keeps "
+      "its connection") {
     PgCluster cluster({.replicas = 1});
     ProxyProcess proxy(config_for(cluster).set("routing", "primary_wait", "\"500ms\""));
     REQUIRE(proxy.ready(1));
@@ -283,7 +283,7 @@ TEST_SUITE("integration/failure") {
     CHECK(client.scalar("begin; select n from failure_once") == "0");
   }
 
-  TEST_CASE("servers that Postgres closes while idle are replaced unnoticed") {
+  TEST_CASE("requirement 8: servers that Postgres closes while idle are replaced unnoticed") {
     PgCluster& cluster = shared_cluster();
     ProxyProcess proxy(config_for(cluster));
     REQUIRE(proxy.ready(2));
@@ -303,7 +303,7 @@ TEST_SUITE("integration/failure") {
     CHECK(client.scalar("select 3") == "3");
   }
 
-  TEST_CASE("a start with every node down waits for them") {
+  TEST_CASE("requirement 28: a start with every node down waits for them") {
     PgCluster cluster({.replicas = 1});
     cluster.stop(1);
     cluster.stop(0);
@@ -317,8 +317,8 @@ TEST_SUITE("integration/failure") {
   }
 
   TEST_CASE(
-      "a network that cuts an answer in its middle costs that client its connection at most, "
-      "nobody else anything") {
+      "requirement 13: a network that cuts an answer in its middle costs that client its connection at "
+      "most, nobody else anything") {
     PgCluster& cluster = shared_cluster();
     Gate gate(cluster.port(0));
     ProxyProcess proxy(config_for(cluster).servers({gate.address()}).set("pool", "size", "4"));

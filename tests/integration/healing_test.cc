@@ -125,7 +125,9 @@ TEST_SUITE("integration/healing") {
     CHECK(seen);
   }
 
-  TEST_CASE("promise 3: a read that a replica cancels in order to replay is answered elsewhere") {
+  TEST_CASE(
+      "promise 3: requirement 30: a read that a replica cancels in order to replay is answered "
+      "elsewhere") {
     Table table(nodes(), "healing_vacuumed", "n int", "select generate_series(1, 1000)");
     Healing healing;
     // The other replica could be about to replay the same.

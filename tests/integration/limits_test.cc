@@ -265,7 +265,7 @@ TEST_SUITE("integration/limits") {
     CHECK(refusals(proxy, "too_many_clients_of_database") >= 1);
   }
 
-  TEST_CASE("an unknown database or a wrong password hears nothing of limits") {
+  TEST_CASE("requirement 5: an unknown database or a wrong password hears nothing of limits") {
     ProxyProcess proxy(config_for(shared_cluster())
                            .set("auth", "method", "\"scram-sha-256\"")
                            .set("user.app", "password", "\"right\"")

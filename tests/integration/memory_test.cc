@@ -132,8 +132,8 @@ TEST_SUITE("integration/memory") {
   }
 
   TEST_CASE(
-      "promise 8: a server whose client sends without end is not read ahead: a pipeline deeper "
-      "than all buffers finishes") {
+      "promise 8: requirement 20: a server whose client sends without end is not read ahead: a "
+      "pipeline deeper than all buffers finishes") {
     ProxyProcess proxy(config_for(shared_cluster()));
     RawClient client(proxy.port());
     REQUIRE(client.login());
@@ -159,7 +159,9 @@ TEST_SUITE("integration/memory") {
     CHECK(answered == 10000);
   }
 
-  TEST_CASE("a deep pipeline does not stop the worker for the others: Syncs, and Parses behind an error") {
+  TEST_CASE(
+      "requirement 20: a deep pipeline does not stop the worker for the others: Syncs, and Parses "
+      "behind an error") {
     ProxyProcess proxy(config_for(shared_cluster()));
     RawClient client(proxy.port());
     REQUIRE(client.login());

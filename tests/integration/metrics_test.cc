@@ -43,8 +43,8 @@ TEST_SUITE("integration/metrics") {
   }
 
   TEST_CASE(
-      "promise 9: statements are counted once, by node, role, class, tenant and outcome, and agree "
-      "with what was sent") {
+      "promise 9: requirement 38: statements are counted once, by node, role, class, tenant and "
+      "outcome, and agree with what was sent") {
     Table table(shared_cluster(), "metrics_rows", "n int");
     ProxyProcess proxy(config_for(shared_cluster()));
     REQUIRE(proxy.ready(2));

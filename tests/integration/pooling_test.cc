@@ -151,8 +151,8 @@ TEST_SUITE("integration/pooling") {
   }
 
   TEST_CASE(
-      "promise 4: a client that vanishes inside a transaction leaves no transaction, lock or "
-      "setting") {
+      "promise 4: requirement 13: a client that vanishes inside a transaction leaves no transaction, "
+      "lock or setting") {
     PgCluster& cluster = shared_cluster();
     Table table(cluster, "pooling_vanish", "id int primary key, n int", "values (1, 0)");
     ProxyProcess proxy(config_for(cluster).set("pool", "size", "1"));
@@ -174,7 +174,9 @@ TEST_SUITE("integration/pooling") {
     }
   }
 
-  TEST_CASE("promise 4: a client that goes away before its BEGIN is answered leaves no transaction behind it") {
+  TEST_CASE(
+      "promise 4: requirement 13: a client that goes away before its BEGIN is answered leaves no "
+      "transaction behind it") {
     ProxyProcess proxy(config_for(shared_cluster())
                            .set("pool", "size", "1")
                            .set("pool", "cleanup_timeout", "\"1min\""));
@@ -196,7 +198,8 @@ TEST_SUITE("integration/pooling") {
     CHECK(holder.scalar("begin; select 2") == "2");
   }
 
-  TEST_CASE("promise 4: what one client sets, another never sees, and it itself always does") {
+  TEST_CASE(
+      "promise 4: requirement 11: what one client sets, another never sees, and it itself always does") {
     ProxyProcess proxy(config_for(shared_cluster()).set("pool", "size", "1"));
     Connection one = proxy.connect();
     Connection two = proxy.connect();
@@ -232,7 +235,7 @@ TEST_SUITE("integration/pooling") {
     CHECK(three.scalar("show search_path") == "\"$user\", public");
   }
 
-  TEST_CASE("promise 5: state that cannot be moved keeps its client on its server") {
+  TEST_CASE("promise 5: requirement 12: state that cannot be moved keeps its client on its server") {
     ProxyProcess proxy(config_for(shared_cluster()).set("pool", "size", "3"));
     Connection temporary = proxy.connect();
     CHECK(temporary.exec("create temp table pinned(a int)").ok());

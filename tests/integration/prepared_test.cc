@@ -12,8 +12,8 @@ ProxyConfig small_pool() { return config_for(shared_cluster()).set("pool", "size
 
 TEST_SUITE("integration/prepared") {
   TEST_CASE(
-      "promise 5: named statements work across servers, and two clients may use one name for "
-      "different text") {
+      "promise 5: requirement 15: named statements work across servers, and two clients may use one "
+      "name for different text") {
     ProxyProcess proxy(small_pool());
     const auto problems = at_once(12, [&proxy](std::size_t i) -> std::string {
       Connection client = proxy.connect();
@@ -37,7 +37,7 @@ TEST_SUITE("integration/prepared") {
     CHECK_MESSAGE(problems.empty(), joined(problems));
   }
 
-  TEST_CASE("more statements than a server keeps are prepared again, unnoticed") {
+  TEST_CASE("requirement 15: more statements than a server keeps are prepared again, unnoticed") {
     ProxyProcess proxy(small_pool().set("pool", "max_prepared_statements", "5"));
     const auto problems = at_once(4, [&proxy](std::size_t i) -> std::string {
       Connection client = proxy.connect();
@@ -60,7 +60,8 @@ TEST_SUITE("integration/prepared") {
   }
 
   TEST_CASE(
-      "[postgres] Parse of a name in use is 42P05, an unknown name 26000; the connection stays") {
+      "[postgres] requirement 16: Parse of a name in use is 42P05, an unknown name 26000; the "
+      "connection stays") {
     ProxyProcess proxy(small_pool());
     Connection client = proxy.connect();
     CHECK(client.prepare("s", "select 1").ok());
@@ -204,7 +205,7 @@ TEST_SUITE("integration/prepared") {
     CHECK(types(client.read_until('Z')) == "tnZ");
   }
 
-  TEST_CASE("[postgres] a Parse that failed is remembered nowhere") {
+  TEST_CASE("[postgres] requirement 15: a Parse that failed is remembered nowhere") {
     ProxyProcess proxy(small_pool());
     Connection client = proxy.connect();
     CHECK(client.prepare("s", "select nonsense from nowhere").code() == "42P01");
@@ -231,7 +232,8 @@ TEST_SUITE("integration/prepared") {
   }
 
   TEST_CASE(
-      "[postgres] the unnamed statement lives from Sync to Sync and dies with a simple Query") {
+      "[postgres] requirement 16: the unnamed statement lives from Sync to Sync and dies with a simple "
+      "Query") {
     ProxyProcess proxy(small_pool());
     RawClient client(proxy.port());
     REQUIRE(client.login());

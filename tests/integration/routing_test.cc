@@ -60,7 +60,7 @@ TEST_SUITE("integration/routing") {
     CHECK(counts["replica2"] > 48);
   }
 
-  TEST_CASE("promise 1: a write goes to the primary, in whatever it hides") {
+  TEST_CASE("promise 1: requirement 24: a write goes to the primary, in whatever it hides") {
     Routing routing;
     {
       Connection owner(shared_cluster().conninfo(0, "app"));
@@ -125,7 +125,7 @@ TEST_SUITE("integration/routing") {
     }
   }
 
-  TEST_CASE("functions are judged by the primary's catalogue") {
+  TEST_CASE("requirement 24: functions are judged by the primary's catalogue") {
     Routing routing;
     Connection owner(shared_cluster().conninfo(0, "app"));
     CHECK(
@@ -160,7 +160,7 @@ TEST_SUITE("integration/routing") {
     owner.exec("drop function routing_stable(); drop function routing_volatile()");
   }
 
-  TEST_CASE("transactions go to the primary, READ ONLY ones to a replica, and stay there") {
+  TEST_CASE("requirement 25: transactions go to the primary, READ ONLY ones to a replica, and stay there") {
     Routing routing;
     Connection client = routing.proxy.connect();
     const auto inside = [&client](const std::string& begin) {
@@ -190,7 +190,7 @@ TEST_SUITE("integration/routing") {
     CHECK(client.exec("rollback").ok());
   }
 
-  TEST_CASE("several statements in one string take their strongest class") {
+  TEST_CASE("requirement 23: several statements in one string take their strongest class") {
     Routing routing;
     Connection client = routing.proxy.connect();
     Connection reader = routing.proxy.connect();  // one without writes of its own to wait for
@@ -203,7 +203,7 @@ TEST_SUITE("integration/routing") {
     }
   }
 
-  TEST_CASE("what does not parse, and what is too long to be parsed, goes to the primary") {
+  TEST_CASE("requirement 22: what does not parse, and what is too long to be parsed, goes to the primary") {
     ProxyProcess proxy(config_for(shared_cluster()).set("routing", "max_statement", "\"1KiB\""));
     REQUIRE(proxy.ready(2));
     Connection client = proxy.connect();
@@ -276,7 +276,7 @@ TEST_SUITE("integration/routing") {
     CHECK(client.exec("create table t(a int)").ok());
   }
 
-  TEST_CASE("replicas may be listed first: roles are discovered, not assumed") {
+  TEST_CASE("requirement 28: replicas may be listed first: roles are discovered, not assumed") {
     PgCluster& cluster = shared_cluster();
     ProxyProcess proxy(
         config_for(cluster).servers({cluster.address(2), cluster.address(1), cluster.address(0)}));

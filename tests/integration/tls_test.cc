@@ -93,7 +93,7 @@ TEST_SUITE("integration/tls") {
     }
   }
 
-  TEST_CASE("bytes sent in the clear behind an SSLRequest end the connection") {
+  TEST_CASE("requirement 1: bytes sent in the clear behind an SSLRequest end the connection") {
     ProxyProcess proxy(client_tls("prefer"));
     RawClient client(proxy.port());
     client.send(ssl_request() + startup_message({{"user", "app"}, {"database", "app"}}));
@@ -115,7 +115,8 @@ TEST_SUITE("integration/tls") {
   }
 
   TEST_CASE(
-      "large results, large parameters and COPY pass through TLS unchanged, in small pieces too") {
+      "requirement 20: large results, large parameters and COPY pass through TLS unchanged, in small "
+      "pieces too") {
     Table table(shared_cluster(), "tls_copy", "line text");
     ProxyProcess proxy(client_tls("require").set("tls.server", "mode", "\"require\""));
     Connection client = proxy.connect("app", "app", "sslmode=require");

@@ -44,7 +44,8 @@ std::string first_value(const std::vector<Message>& messages) {
 }  // namespace
 
 TEST_SUITE("integration/wire") {
-  TEST_CASE("SSLRequest and GSSENCRequest are answered N in either order, and start-up goes on") {
+  TEST_CASE(
+      "requirement 1: SSLRequest and GSSENCRequest are answered N in either order, and start-up goes on") {
     Wire wire;
     for (const bool ssl_first : {true, false}) {
       RawClient client(wire.proxy.port());
@@ -57,7 +58,7 @@ TEST_SUITE("integration/wire") {
     wire.check_undisturbed();
   }
 
-  TEST_CASE("a repeated SSLRequest or GSSENCRequest ends the connection") {
+  TEST_CASE("requirement 1: a repeated SSLRequest or GSSENCRequest ends the connection") {
     Wire wire;
     for (const std::string& request : {ssl_request(), gss_request()}) {
       RawClient client(wire.proxy.port());
@@ -70,7 +71,7 @@ TEST_SUITE("integration/wire") {
   }
 
   TEST_CASE(
-      "[postgres] a newer minor version or an unknown _pq_ option is answered by one "
+      "[postgres] requirement 3: a newer minor version or an unknown _pq_ option is answered by one "
       "NegotiateProtocolVersion") {
     Wire wire;
     RawClient client(wire.proxy.port());
@@ -136,7 +137,7 @@ TEST_SUITE("integration/wire") {
     wire.check_undisturbed();
   }
 
-  TEST_CASE("a start-up message that stops half-way is cut off at the login deadline") {
+  TEST_CASE("requirement 4: a start-up message that stops half-way is cut off at the login deadline") {
     Wire wire;
     const std::string startup = startup_message({{"user", "app"}, {"database", "app"}});
     for (const std::size_t length :
@@ -152,7 +153,8 @@ TEST_SUITE("integration/wire") {
     wire.check_undisturbed();
   }
 
-  TEST_CASE("bad messages after login end that connection with FATAL 08P01 and disturb nobody") {
+  TEST_CASE(
+      "requirement 19: bad messages after login end that connection with FATAL 08P01 and disturb nobody") {
     Wire wire;
     auto random = rng(2);
     std::string noise = "\x01";
@@ -208,7 +210,7 @@ TEST_SUITE("integration/wire") {
     wire.check_undisturbed();
   }
 
-  TEST_CASE("messages that arrive one byte at a time mean the same") {
+  TEST_CASE("requirement 4: messages that arrive one byte at a time mean the same") {
     Wire wire;
     Gate gate(wire.proxy.port());
     gate.one_byte_at_a_time(true);
@@ -259,7 +261,7 @@ TEST_SUITE("integration/wire") {
     CHECK(state("commit") == "I");
   }
 
-  TEST_CASE("[postgres] each Sync of a pipeline is answered, in order") {
+  TEST_CASE("[postgres] requirement 17: each Sync of a pipeline is answered, in order") {
     Wire wire;
     RawClient client(wire.proxy.port());
     REQUIRE(client.login());
@@ -277,7 +279,8 @@ TEST_SUITE("integration/wire") {
   }
 
   TEST_CASE(
-      "[postgres] after an error a pipeline is discarded up to its Sync, and goes on after it") {
+      "[postgres] requirement 17: after an error a pipeline is discarded up to its Sync, and goes on "
+      "after it") {
     Wire wire;
     RawClient client(wire.proxy.port());
     REQUIRE(client.login());
@@ -292,7 +295,7 @@ TEST_SUITE("integration/wire") {
     CHECK(first_value(after) == "3");
   }
 
-  TEST_CASE("[postgres] Flush brings the answers so far without ReadyForQuery") {
+  TEST_CASE("[postgres] requirement 17: Flush brings the answers so far without ReadyForQuery") {
     Wire wire;
     RawClient client(wire.proxy.port());
     REQUIRE(client.login());
@@ -305,7 +308,8 @@ TEST_SUITE("integration/wire") {
     CHECK(types(client.read_until('Z')) == "Z");
   }
 
-  TEST_CASE("[postgres] a portal with a row limit is suspended and goes on where it stopped") {
+  TEST_CASE(
+      "[postgres] requirement 17: a portal with a row limit is suspended and goes on where it stopped") {
     Wire wire;
     RawClient client(wire.proxy.port());
     REQUIRE(client.login());
@@ -322,7 +326,7 @@ TEST_SUITE("integration/wire") {
     CHECK(types(client.read_until('Z')) == "CZ");
   }
 
-  TEST_CASE("[postgres] a simple Query inside an unfinished extended sequence is legal") {
+  TEST_CASE("[postgres] requirement 17: a simple Query inside an unfinished extended sequence is legal") {
     Wire wire;
     RawClient client(wire.proxy.port());
     REQUIRE(client.login());
@@ -332,7 +336,9 @@ TEST_SUITE("integration/wire") {
     CHECK(types(client.read_until('Z')) == "2DCZ");
   }
 
-  TEST_CASE("[postgres] an error before a Query of the same sequence skips that, too, up to Sync") {
+  TEST_CASE(
+      "[postgres] requirement 17: an error before a Query of the same sequence skips that, too, up to "
+      "Sync") {
     Wire wire;
     RawClient client(wire.proxy.port());
     REQUIRE(client.login());
@@ -342,7 +348,7 @@ TEST_SUITE("integration/wire") {
     CHECK(types(client.read_until('Z')) == "TDCZ");
   }
 
-  TEST_CASE("[postgres] the function call message works") {
+  TEST_CASE("[postgres] requirement 17: the function call message works") {
     Wire wire;
     RawClient client(wire.proxy.port());
     REQUIRE(client.login());
@@ -356,8 +362,8 @@ TEST_SUITE("integration/wire") {
   }
 
   TEST_CASE(
-      "[postgres] a client that closes its sending side after the last message still gets its "
-      "answer") {
+      "[postgres] requirement 13: a client that closes its sending side after the last message still "
+      "gets its answer") {
     Wire wire;
     RawClient client(wire.proxy.port());
     REQUIRE(client.login());
@@ -383,7 +389,7 @@ TEST_SUITE("integration/wire") {
     CHECK(client.scalar("select current_user") == "app");
   }
 
-  TEST_CASE("[postgres] without a database name the user's name is the database") {
+  TEST_CASE("[postgres] requirement 4: without a database name the user's name is the database") {
     Wire wire;
     RawClient client(wire.proxy.port());
     client.send(startup_message({{"user", "app"}}));
@@ -392,7 +398,7 @@ TEST_SUITE("integration/wire") {
     CHECK(first_value(client.read_until('Z')) == "app");
   }
 
-  TEST_CASE("promise 5: the welcome says what Postgres itself says") {
+  TEST_CASE("promise 5: requirement 10: the welcome says what Postgres itself says") {
     Wire wire;
     Connection direct(wire.cluster.conninfo(0, "app"));
     for (const std::string name :
@@ -404,7 +410,7 @@ TEST_SUITE("integration/wire") {
     }
   }
 
-  TEST_CASE("[postgres] start-up parameters and options are session settings") {
+  TEST_CASE("[postgres] requirement 9: start-up parameters and options are session settings") {
     Wire wire;
     Connection client = wire.proxy.connect(
         "app", "app",
@@ -462,7 +468,7 @@ TEST_SUITE("integration/wire") {
     CHECK(first_value(say(query_message("show datestyle"))) == "SQL, DMY");
   }
 
-  TEST_CASE("a replication connection is refused clearly") {
+  TEST_CASE("requirement 18: a replication connection is refused clearly") {
     Wire wire;
     RawClient client(wire.proxy.port());
     client.send(startup_message({{"user", "app"}, {"database", "app"}, {"replication", "true"}}));

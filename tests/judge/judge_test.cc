@@ -77,7 +77,8 @@ struct Court {
 }  // namespace
 
 TEST_SUITE("judge") {
-  TEST_CASE("promise 1: a standby takes every statement of the corpus that is called a read") {
+  TEST_CASE(
+      "promise 1: requirement 24: a standby takes every statement of the corpus that is called a read") {
     Court court;
     int reads = 0, taken = 0;
     for (const corpus::Row& row : corpus::load()) {
@@ -94,7 +95,8 @@ TEST_SUITE("judge") {
     CHECK(taken > reads * 3 / 4);  // the rest names what is not there
   }
 
-  TEST_CASE("promise 1: what a standby takes without complaint, and must not get, is no read") {
+  TEST_CASE(
+      "promise 1: requirement 24: what a standby takes without complaint, and must not get, is no read") {
     Court court;
     std::istringstream lines(file("routing/corpus_primary.sql"));
     std::string sql;

@@ -170,7 +170,7 @@ TEST_SUITE("metrics/exporter") {
     }
   }
 
-  TEST_CASE("counters and gauges are summed over the workers") {
+  TEST_CASE("requirement 38: counters and gauges are summed over the workers") {
     const std::string text = Fixture().text();
     CHECK(has(text, "# TYPE pgsluice_clients_accepted_total counter"));
     CHECK(has(text, "pgsluice_clients_accepted_total 7"));

@@ -55,7 +55,9 @@ TEST_SUITE("metrics/worker_metrics") {
     CHECK(count_series(worker) == 5);
   }
 
-  TEST_CASE("beyond the limit new keys share one series, which is counted; old keys keep theirs") {
+  TEST_CASE(
+      "requirement 38: beyond the limit new keys share one series, which is counted; old keys keep "
+      "theirs") {
     auto worker = std::make_unique<WorkerMetrics>();
     for (std::size_t i = 0; i < WorkerMetrics::kMaxSeries; ++i) worker->series(numbered(i));
     CHECK(worker->series_overflows.read() == 0);

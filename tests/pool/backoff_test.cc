@@ -27,7 +27,7 @@ TEST_SUITE("pool/backoff") {
     CHECK(backoff.failures() == 0);
   }
 
-  TEST_CASE("waits double from min to max, with jitter in the upper half") {
+  TEST_CASE("requirement 35: waits double from min to max, with jitter in the upper half") {
     std::minstd_rand random(1);
     for (int run = 0; run < 200; ++run) {
       Backoff backoff;
@@ -42,7 +42,7 @@ TEST_SUITE("pool/backoff") {
     }
   }
 
-  TEST_CASE("many that failed together do not come back together") {
+  TEST_CASE("requirement 35: many that failed together do not come back together") {
     std::minstd_rand random(1);
     std::set<Instant> moments;
     for (int i = 0; i < 100; ++i) {

@@ -146,7 +146,7 @@ TEST_SUITE("pool/prepared of a server") {
     CHECK(known.evict()->id == 2);
   }
 
-  TEST_CASE("the one not used for longest is evicted first") {
+  TEST_CASE("requirement 15: the one not used for longest is evicted first") {
     ServerStatements known;
     for (std::uint32_t id = 1; id <= 4; ++id) known.add(statement(id));
     CHECK(known.touch(1));

@@ -118,7 +118,7 @@ TEST_SUITE("proxy/monitor") {
         [&] { return watched.node(0).why == word && watched.node(0).health == health; }));
   }
 
-  TEST_CASE("roles are discovered, and an idle primary's replicas have no lag") {
+  TEST_CASE("requirement 28: roles are discovered, and an idle primary's replicas have no lag") {
     fake::Node primary, replica;
     make_replica(replica);
     Watched watched(fake::settings({replica.address(), primary.address()}));
@@ -210,7 +210,9 @@ TEST_SUITE("proxy/monitor") {
     CHECK(replica.probes() - after <= 2);
   }
 
-  TEST_CASE("a node that hangs loses position first, then health and lag; unknown is never zero") {
+  TEST_CASE(
+      "requirement 29: a node that hangs loses position first, then health and lag; unknown is never "
+      "zero") {
     fake::Node primary, replica;
     make_replica(replica);
     Watched watched(fake::settings({primary.address(), replica.address()}));
@@ -285,7 +287,7 @@ TEST_SUITE("proxy/monitor") {
     CHECK(watched.node(2).ejections[static_cast<std::size_t>(routing::BreakerReason::latency)] == 1);
   }
 
-  TEST_CASE("a suspected node is asked at once, however long the interval") {
+  TEST_CASE("requirement 30: a suspected node is asked at once, however long the interval") {
     fake::Node primary, replica;
     make_replica(replica);
     conf::Settings settings = fake::settings({primary.address(), replica.address()});
@@ -330,7 +332,8 @@ TEST_SUITE("proxy/monitor") {
     CHECK(watched.node(1).incarnation > incarnation);
   }
 
-  TEST_CASE("a primary that is gone keeps its role, and its replicas do not get later for it") {
+  TEST_CASE(
+      "requirement 28: a primary that is gone keeps its role, and its replicas do not get later for it") {
     fake::Node primary, replica;
     make_replica(replica);
     conf::Settings settings = fake::settings({primary.address(), replica.address()});
@@ -414,7 +417,7 @@ TEST_SUITE("proxy/monitor") {
     CHECK(watched.cluster().primary == NodeId(0));
   }
 
-  TEST_CASE("a reload keeps numbers, roles and connections of the nodes that stay") {
+  TEST_CASE("requirement 36: a reload keeps numbers, roles and connections of the nodes that stay") {
     fake::Node one, two, three;
     make_replica(two);
     make_replica(three);
@@ -439,7 +442,8 @@ TEST_SUITE("proxy/monitor") {
     run_for(watched.loop, 100ms);
   }
 
-  TEST_CASE("secrets: one look-up per user however many ask, remembered, a missing one briefly") {
+  TEST_CASE(
+      "requirement 6: secrets: one look-up per user however many ask, remembered, a missing one briefly") {
     fake::Node primary;
     primary.change([](auto& face) { face.secrets["ann"] = "SCRAM-SHA-256$x"; });
     Watched watched(fake::settings({primary.address()}));
@@ -509,7 +513,9 @@ TEST_SUITE("proxy/monitor") {
     CHECK(got->has_value());
   }
 
-  TEST_CASE("the catalogue is read once a node answers, and published anew only when it changed") {
+  TEST_CASE(
+      "requirement 27: the catalogue is read once a node answers, and published anew only when it "
+      "changed") {
     fake::Node primary;
     primary.change([](auto& face) {
       face.functions = {{"quiet_one", false}, {"loud_one", true}};

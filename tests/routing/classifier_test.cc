@@ -53,7 +53,8 @@ std::string expected(const corpus::Row& row) {
 
 TEST_SUITE("routing/classifier") {
   TEST_CASE(
-      "every statement of the corpus is what the corpus says, at first sight and from the cache") {
+      "requirement 24: every statement of the corpus is what the corpus says, at first sight and from "
+      "the cache") {
     const auto rows = corpus::load();
     REQUIRE(rows.size() > 700);
     Classifier classifier(kLimits);
@@ -137,7 +138,7 @@ TEST_SUITE("routing/classifier") {
     CHECK(c.classify(R"(SET a.b = 'x\\y')", true)->settings[0].value == R"(E'x\\\\y')");
   }
 
-  TEST_CASE("longer than the limit is too long, at the limit is not") {
+  TEST_CASE("requirement 22: longer than the limit is too long, at the limit is not") {
     Classifier c({.cache_entries = 10, .max_statement = 20});
     CHECK(c.classify("SELECT 1 --345678901", true)->is_read());
     const auto& facts = c.classify("SELECT 1 --3456789012", true);
@@ -161,7 +162,7 @@ TEST_SUITE("routing/classifier") {
     CHECK(pins("SELECT set_config('a', 'b', false), 1") == Pin::session_setting);
   }
 
-  TEST_CASE("bombs are refused before the grammar sees them, and quickly") {
+  TEST_CASE("requirement 22: bombs are refused before the grammar sees them, and quickly") {
     Classifier c({.cache_entries = 10, .max_statement = 1 << 20});
     const auto repeated = [](std::string_view unit, std::size_t n) {
       std::string s = "SELECT ";

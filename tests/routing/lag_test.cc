@@ -14,7 +14,7 @@ Instant at(Millis since_start) { return Instant(std::chrono::hours(1)) + since_s
 }  // namespace
 
 TEST_SUITE("routing/lag") {
-  TEST_CASE("without a sample, or without a position, lag is unknown and not zero") {
+  TEST_CASE("requirement 29: without a sample, or without a position, lag is unknown and not zero") {
     LagRing ring;
     CHECK_FALSE(ring.lag(Lsn{100}, at(0s)).has_value());
     ring.add(at(0s), Lsn{100});
@@ -33,7 +33,8 @@ TEST_SUITE("routing/lag") {
     CHECK(ring.lag(Lsn{999}, at(3s)) == 0s);
   }
 
-  TEST_CASE("an idle primary makes no lag, and its first write does not count the idle time") {
+  TEST_CASE(
+      "requirement 29: an idle primary makes no lag, and its first write does not count the idle time") {
     LagRing ring;
     for (int i = 0; i <= 10'000; ++i) ring.add(at(i * 500ms), Lsn{100});
     CHECK(ring.size() == 1);
@@ -42,7 +43,7 @@ TEST_SUITE("routing/lag") {
     CHECK(ring.lag(Lsn{100}, at(5001s)) == 1s);
   }
 
-  TEST_CASE("a replica whose receiver is cut falls behind by the clock") {
+  TEST_CASE("requirement 29: a replica whose receiver is cut falls behind by the clock") {
     LagRing ring;
     for (std::uint64_t i = 0; i <= 100; ++i)
       ring.add(at(static_cast<int>(i) * 500ms), Lsn{100 + i});
@@ -95,7 +96,8 @@ TEST_SUITE("routing/lag") {
     }
   }
 
-  TEST_CASE("a lag at the limit serves, one beyond does not, and is back at three quarters") {
+  TEST_CASE(
+      "requirement 29: a lag at the limit serves, one beyond does not, and is back at three quarters") {
     LagGate gate;
     CHECK(gate.update(10s, 0, {10s}));
     CHECK_FALSE(gate.update(10'001ms, 0, {10s}));

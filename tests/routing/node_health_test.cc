@@ -25,7 +25,7 @@ TEST_SUITE("routing/node_health") {
     CHECK(node.incarnation() == 1);
   }
 
-  TEST_CASE("a refused connection, a reset and a shutdown mean down at once") {
+  TEST_CASE("requirement 31: a refused connection, a reset and a shutdown mean down at once") {
     for (const FailureKind kind :
          {FailureKind::refused, FailureKind::reset, FailureKind::shutting_down}) {
       NodeHealthTracker node;
@@ -38,7 +38,7 @@ TEST_SUITE("routing/node_health") {
     }
   }
 
-  TEST_CASE("one time-out is not an outage, the second in a row is") {
+  TEST_CASE("requirement 31: one time-out is not an outage, the second in a row is") {
     NodeHealthTracker node;
     node.succeeded(at(1s), kReplica);
     node.failed(at(2s), FailureKind::timeout);
@@ -51,7 +51,7 @@ TEST_SUITE("routing/node_health") {
     CHECK(node.health() == NodeHealth::down);
   }
 
-  TEST_CASE("our own login, a full node and SQL errors never take a node down") {
+  TEST_CASE("requirement 31: our own login, a full node and SQL errors never take a node down") {
     for (const FailureKind kind : {FailureKind::auth, FailureKind::too_many, FailureKind::other,
                                    FailureKind::terminated}) {
       NodeHealthTracker node;

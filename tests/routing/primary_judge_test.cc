@@ -77,7 +77,8 @@ TEST_SUITE("routing/primary_judge") {
                  kFirst);
   }
 
-  TEST_CASE("a primary that misses its probes keeps its role until another one is accepted") {
+  TEST_CASE(
+      "requirement 28: a primary that misses its probes keeps its role until another one is accepted") {
     const Verdict verdict = judge({down(primary(0, 1), 1h), replica(1, 1), replica(2, 1)}, kFirst);
     check_primary(verdict, 0, PrimaryReason::unreachable);
     CHECK(verdict.accepted == kFirst);
@@ -106,7 +107,7 @@ TEST_SUITE("routing/primary_judge") {
     check_primary(judge({primary(1, 2), replica(2, 0)}, kFirst), 1);
   }
 
-  TEST_CASE("an old primary that returns is never written to again") {
+  TEST_CASE("requirement 32: an old primary that returns is never written to again") {
     const Accepted second{NodeId(1), kSystem, 2};
     check_primary(judge({primary(0, 1), primary(1, 2)}, second), 1);
     check_primary(judge({primary(0, 1), down(primary(1, 2), 1h)}, second), 1,
@@ -115,7 +116,8 @@ TEST_SUITE("routing/primary_judge") {
                  second);
   }
 
-  TEST_CASE("two writable nodes: the higher timeline when replicas follow it, else nobody") {
+  TEST_CASE(
+      "requirement 32: two writable nodes: the higher timeline when replicas follow it, else nobody") {
     check_primary(judge({primary(0, 1), primary(1, 2), replica(2, 2)}, kFirst), 1);
     check_fenced(judge({primary(0, 1), primary(1, 2), replica(2, 1)}, kFirst),
                  PrimaryReason::two_writable_nodes, kFirst);
@@ -142,7 +144,7 @@ TEST_SUITE("routing/primary_judge") {
     check_primary(judge({primary(0, 1), replica(1, 2), replica(2, 1)}, kFirst), 0);
   }
 
-  TEST_CASE("a fence lifts by itself when what caused it is gone") {
+  TEST_CASE("requirement 32: a fence lifts by itself when what caused it is gone") {
     const Verdict fenced = judge({primary(0, 1), primary(1, 2)}, kFirst);
     check_primary(judge({down(primary(0, 1), 2s), primary(1, 2)}, fenced.accepted), 1);
     check_primary(judge({primary(0, 1), down(primary(1, 2), 2s)}, fenced.accepted), 0);

@@ -68,7 +68,8 @@ TEST_SUITE("routing/router") {
     goes({read()}, primary, RouteReason::consistency_primary, session);
   }
 
-  TEST_CASE("a proven read in autocommit goes to a replica, everything else to the primary") {
+  TEST_CASE(
+      "requirement 22: a proven read in autocommit goes to a replica, everything else to the primary") {
     goes({read()}, replica, RouteReason::read);
     goes({read(), read()}, replica, RouteReason::read);
     goes({fact(StatementClass::empty)}, replica, RouteReason::read);
@@ -78,7 +79,7 @@ TEST_SUITE("routing/router") {
     goes({}, replica, RouteReason::read);
   }
 
-  TEST_CASE("a batch has the strongest class among its statements, in any order") {
+  TEST_CASE("requirement 23: a batch has the strongest class among its statements, in any order") {
     goes({read(), write()}, primary, RouteReason::write);
     goes({write(), read()}, primary, RouteReason::write);
     const BatchFacts facts = batch({read(), write(), read()});
@@ -130,7 +131,7 @@ TEST_SUITE("routing/router") {
     goes({step(kBeginReadOnly), pinning}, primary, RouteReason::transaction_begins);
   }
 
-  TEST_CASE("a transaction goes to the primary unless it says that it only reads") {
+  TEST_CASE("requirement 25: a transaction goes to the primary unless it says that it only reads") {
     goes({step(TransactionStep::begin)}, primary, RouteReason::transaction_begins);
     goes({step(TransactionStep::begin_read_write)}, primary, RouteReason::transaction_begins);
     goes({step(kBeginReadOnly)}, replica, RouteReason::read_only_transaction);

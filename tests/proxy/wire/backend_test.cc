@@ -30,7 +30,7 @@ TEST_SUITE("proxy/wire/backend") {
         payload, [](std::string_view prefix) { CHECK_FALSE(wire::decode_error(prefix)); });
   }
 
-  TEST_CASE("any field of an error may be missing, unknown ones are skipped") {
+  TEST_CASE("requirement 8: any field of an error may be missing, unknown ones are skipped") {
     auto fields = wire::decode_error(raw("\0"));
     REQUIRE(fields);
     CHECK(fields->severity.empty());

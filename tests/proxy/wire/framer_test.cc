@@ -61,7 +61,7 @@ TEST_SUITE("proxy/wire/framer") {
     CHECK(frame.size == 6);
   }
 
-  TEST_CASE("a length below its own size or beyond what Postgres takes is malformed") {
+  TEST_CASE("requirement 19: a length below its own size or beyond what Postgres takes is malformed") {
     wire::Frame frame;
     for (const std::uint32_t length :
          {0U, 1U, 3U, 0x3fffffffU, 0x7fffffffU, 0x80000000U, 0xffffffffU})
@@ -73,7 +73,7 @@ TEST_SUITE("proxy/wire/framer") {
     }
   }
 
-  TEST_CASE("any byte may be a type: judging it is not the framer's") {
+  TEST_CASE("requirement 19: any byte may be a type: judging it is not the framer's") {
     for (int type = 0; type < 256; ++type) {
       wire::Frame frame;
       CHECK(wire::cut(header(static_cast<char>(type), 4), &frame) == wire::Cut::frame);

@@ -162,7 +162,7 @@ TEST_SUITE("proxy/wire/frontend") {
     CHECK(renamed == expected);
   }
 
-  TEST_CASE("a name that would outgrow the protocol does not fit; one byte less does") {
+  TEST_CASE("requirement 19: a name that would outgrow the protocol does not fit; one byte less does") {
     const std::size_t most = wire::kMaxMessageLength - 4;
     CHECK(wire::rename_fits(most, "abc", "xyz"));
     CHECK_FALSE(wire::rename_fits(most, "abc", "wxyz"));

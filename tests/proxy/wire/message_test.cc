@@ -29,7 +29,7 @@ TEST_SUITE("proxy/wire/message") {
     CHECK_FALSE(reader.finished());
   }
 
-  TEST_CASE("a count near the top of its type does not wrap around") {
+  TEST_CASE("requirement 19: a count near the top of its type does not wrap around") {
     wire::Reader reader("abcdef");
     CHECK(reader.u16() == 0x6162);
     CHECK(reader.bytes(static_cast<std::size_t>(-1)).empty());

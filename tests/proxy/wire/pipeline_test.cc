@@ -149,7 +149,7 @@ TEST_SUITE("proxy/wire/pipeline") {
     }
   }
 
-  TEST_CASE("notices, notifications and parameters answer nothing") {
+  TEST_CASE("requirement 14: notices, notifications and parameters answer nothing") {
     Talk talk;
     CHECK_FALSE(talk.hear("NAS").completes);
     talk.send(R::parse);
@@ -187,7 +187,7 @@ TEST_SUITE("proxy/wire/pipeline") {
     CHECK(talk.pipeline.idle());
   }
 
-  TEST_CASE("an error skips everything up to the Sync, which is still answered") {
+  TEST_CASE("requirement 17: an error skips everything up to the Sync, which is still answered") {
     Talk talk;
     for (const R request : {R::parse, R::bind, R::execute, R::close, R::sync, R::parse, R::sync})
       talk.send(request);
@@ -1194,7 +1194,7 @@ class Play {
 }  // namespace
 
 TEST_SUITE("proxy/wire/pipeline against a model of Postgres") {
-  TEST_CASE("whatever a client sends, each answer finds its request, and the end is idle") {
+  TEST_CASE("requirement 17: whatever a client sends, each answer finds its request, and the end is idle") {
     auto random = support::rng(4);
     std::size_t answers = 0, copies = 0, uncertain = 0;
     for (int run = 0; run < 400; ++run) {

@@ -126,7 +126,7 @@ TEST_SUITE("proxy/wire/scram") {
     CHECK_FALSE(wire::parse_scram_secret("SCRAM-SHA-256$1:c2FsdA==$AAAA:AAAA"));
   }
 
-  TEST_CASE("a login succeeds with the password, whatever the length of the salt") {
+  TEST_CASE("requirement 7: a login succeeds with the password, whatever the length of the salt") {
     for (const std::size_t size :
          {std::size_t{0}, std::size_t{1}, std::size_t{16}, std::size_t{64}, std::size_t{1000}}) {
       CAPTURE(size);
@@ -147,7 +147,7 @@ TEST_SUITE("proxy/wire/scram") {
     }
   }
 
-  TEST_CASE("an unknown user fails at the same point with the same words") {
+  TEST_CASE("requirement 5: an unknown user fails at the same point with the same words") {
     ScramServer known = server_for(wire::build_scram_secret("secret", "salt", kFew));
     ScramClient client = client_with();
     const auto wrong = log_in(known, client, "wrong").server;
@@ -170,7 +170,7 @@ TEST_SUITE("proxy/wire/scram") {
     CHECK(code_of(log_in(doomed, client, "secret").server) == Errc::auth);
   }
 
-  TEST_CASE("a mock secret is stable per user and key, and looks like a real one") {
+  TEST_CASE("requirement 5: a mock secret is stable per user and key, and looks like a real one") {
     const ScramSecret mock = wire::mock_scram_secret("key", "nobody", 4096);
     CHECK(mock.salt.size() == wire::kScramSaltLength);
     CHECK(mock.iterations == 4096);
@@ -179,7 +179,7 @@ TEST_SUITE("proxy/wire/scram") {
     CHECK(mock.salt != wire::mock_scram_secret("other", "nobody", 4096).salt);
   }
 
-  TEST_CASE("keys learned from a client log in to a server with the same secret") {
+  TEST_CASE("requirement 7: keys learned from a client log in to a server with the same secret") {
     const ScramSecret secret = wire::build_scram_secret("secret", "salt", kFew);
     ScramServer outer = server_for(secret);
     ScramClient client = client_with();
@@ -197,7 +197,9 @@ TEST_SUITE("proxy/wire/scram") {
     CHECK(onward.verify(success->server_final));
   }
 
-  TEST_CASE("channel binding succeeds with the certificate that the client saw, and only with it") {
+  TEST_CASE(
+      "requirement 7: channel binding succeeds with the certificate that the client saw, and only with "
+      "it") {
     const ScramSecret secret = wire::build_scram_secret("secret", "salt", kFew);
     ScramServer server = server_for(secret, kCertificateHash);
     ScramClient client = client_with(ScramClient::Binding::bind, kCertificateHash);
@@ -313,7 +315,7 @@ TEST_SUITE("proxy/wire/scram") {
     CHECK_FALSE(client.verify("v=x"));
   }
 
-  TEST_CASE("a challenge must extend our nonce and ask for a bearable count") {
+  TEST_CASE("requirement 7: a challenge must extend our nonce and ask for a bearable count") {
     const auto challenge = [](std::string_view message) {
       ScramClient client = client_with();
       static_cast<void>(client.first());

@@ -40,7 +40,7 @@ wire::StartupRefusal refusal_of(const Parameters& parameters) {
 }  // namespace
 
 TEST_SUITE("proxy/wire/startup") {
-  TEST_CASE("the length is known from four bytes on, and is limited as in Postgres") {
+  TEST_CASE("requirement 4: the length is known from four bytes on, and is limited as in Postgres") {
     auto length = wire::startup_packet_length(raw("\x00\x00\x00"));
     REQUIRE(length);
     CHECK_FALSE(length->has_value());
@@ -80,7 +80,7 @@ TEST_SUITE("proxy/wire/startup") {
     CHECK_FALSE(wire::decode_startup(raw("\x00\x00\x00\x09\x04\xd2\x16\x2f\x00")));
   }
 
-  TEST_CASE("cancel keys have 4 to 256 bytes") {
+  TEST_CASE("requirement 3: cancel keys have 4 to 256 bytes") {
     for (const std::size_t size : {std::size_t{4}, std::size_t{32}, std::size_t{256}}) {
       const std::string key(size, 'k');
       std::string packet;
@@ -165,7 +165,9 @@ TEST_SUITE("proxy/wire/startup") {
     CHECK(login.database == std::string(63, 'u'));
   }
 
-  TEST_CASE("unknown parameters are settings; the last value wins, whatever the case of the name") {
+  TEST_CASE(
+      "requirement 9: unknown parameters are settings; the last value wins, whatever the case of the "
+      "name") {
     const wire::Login login = login_of({{"application_name", "one"},
                                         {"user", "a"},
                                         {"Application_Name", "two"},
@@ -191,7 +193,7 @@ TEST_SUITE("proxy/wire/startup") {
     CHECK(refusal.message == "-c nothing requires a value");
   }
 
-  TEST_CASE("replication is off, physical, logical, or refused") {
+  TEST_CASE("requirement 9: replication is off, physical, logical, or refused") {
     const auto replication = [](const std::string& value) {
       return login_of({{"user", "a"}, {"replication", value}}).replication;
     };
@@ -208,7 +210,7 @@ TEST_SUITE("proxy/wire/startup") {
     }
   }
 
-  TEST_CASE("versions: 3.0 and 3.2 are spoken as asked, newer ones are negotiated down") {
+  TEST_CASE("requirement 3: versions: 3.0 and 3.2 are spoken as asked, newer ones are negotiated down") {
     CHECK(login_of({{"user", "a"}}, 0).minor == 0);
     CHECK_FALSE(login_of({{"user", "a"}}, 0).negotiate);
     CHECK(login_of({{"user", "a"}}, 2).minor == 2);
@@ -217,7 +219,7 @@ TEST_SUITE("proxy/wire/startup") {
     CHECK(login_of({{"user", "a"}}, 9999).negotiate);
   }
 
-  TEST_CASE("protocol options are collected once each, and negotiated") {
+  TEST_CASE("requirement 3: protocol options are collected once each, and negotiated") {
     const wire::Login login =
         login_of({{"user", "a"}, {"_pq_.x", "1"}, {"_pq_.y", ""}, {"_pq_.x", "2"}});
     CHECK(login.protocol_options == std::vector<std::string>{"_pq_.x", "_pq_.y"});
@@ -226,7 +228,7 @@ TEST_SUITE("proxy/wire/startup") {
     CHECK(login.negotiate);
   }
 
-  TEST_CASE("options come in three spellings") {
+  TEST_CASE("requirement 9: options come in three spellings") {
     auto settings = wire::parse_options(" -c a=1  -cb=2\t--c-d=3 -c e-f=x=y -c g= ");
     REQUIRE(settings);
     REQUIRE(settings->size() == 5);
@@ -246,7 +248,7 @@ TEST_SUITE("proxy/wire/startup") {
     }
   }
 
-  TEST_CASE("a backslash keeps the next character of a word") {
+  TEST_CASE("requirement 9: a backslash keeps the next character of a word") {
     auto settings = wire::parse_options(R"(-c search_path=a,\ b\\c\d -c z=end\)");
     REQUIRE(settings);
     CHECK((*settings)[0].value == R"(a, b\cd)");
