@@ -122,16 +122,8 @@ void Client::send(std::span<const iovec> parts) {
     skip = written.count;
   }
   std::size_t total = 0;
-  for (const iovec& part : parts) {
-    total += part.iov_len;
-    if (skip >= part.iov_len) {
-      skip -= part.iov_len;
-      continue;
-    }
-    if (out_.empty()) unsent_since_ = worker_.now();
-    out_.append(static_cast<const char*>(part.iov_base) + skip, part.iov_len - skip);
-    skip = 0;
-  }
+  for (const iovec& part : parts) total += part.iov_len;
+  if (skip < total) unsent_.append(parts, skip, worker_.now());
   (identity != nullptr ? identity->traffic->sent : worker_.count().client_bytes_sent).add(total);
   if (unsent() > 0) socket_.want_write(true);
 }
@@ -146,25 +138,11 @@ void Client::on_writable() {
     login_->go_on_with_handshake();
     return;
   }
-  while (unsent() > 0) {
-    const iovec part{out_.data() + out_sent_, unsent()};
-    const net::Transfer written = socket_.write(std::span(&part, 1));
-    if (written.ended()) {
-      worker_.retire(*this, ClientEnd::gone);
-      return;
-    }
-    if (written.count == 0) break;
-    out_sent_ += written.count;
-    unsent_since_ = worker_.now();
+  if (!unsent_.write_to(socket_, worker_.now())) {
+    worker_.retire(*this, ClientEnd::gone);
+    return;
   }
-  if (unsent() == 0) {
-    out_ = {};
-    out_sent_ = 0;
-    socket_.want_write(false);
-  } else if (out_sent_ > out_.size() / 2) {
-    out_.erase(0, out_sent_);
-    out_sent_ = 0;
-  }
+  if (unsent() == 0) socket_.want_write(false);
   if (unsent() * 2 < worker_.settings().limits_client_buffer.count) {
     if (server != nullptr) server->resume_reading();
     update_reading();

@@ -23,6 +23,7 @@
 #include "proxy/lending.h"
 #include "proxy/messages.h"
 #include "proxy/net/socket.h"
+#include "proxy/unsent.h"
 #include "routing/chooser.h"
 #include "routing/classifier.h"
 #include "routing/router.h"
@@ -232,6 +233,7 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   routing::Pin pins = routing::Pin::none;
   bool standard_strings = true;
   routing::Classifier::Encoding encoding = routing::Classifier::Encoding::ascii_safe;
+  pool::ClassId service_class = pool::kHigh;  // of its statements: settings_changed()
   std::unique_ptr<ClientPrepared> prepared;  // null for a client that has never prepared anything
   ClientPrepared& preparing() {
     if (!prepared) prepared = std::make_unique<ClientPrepared>();
@@ -270,14 +272,13 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   std::string release_held();
   // ReadyForQuery while no server has anything of this client.
   void append_ready(std::string& out) const;
-  pool::ClassId service_class = pool::kHigh;  // of its statements: settings_changed()
 
   // --- waiting --------------------------------------------------------------------------------------
-  WaitingFor waiting_for = WaitingFor::nothing;
-  routing::RouteReason route_why = routing::RouteReason::read;
   routing::BatchFacts batch;           // of the batch that waits
   std::unique_ptr<std::vector<std::shared_ptr<const routing::Facts>>> batch_changes;
   std::unique_ptr<BatchExtras> batch_extras;  // null: none, which is nearly always
+  WaitingFor waiting_for = WaitingFor::nothing;
+  routing::RouteReason route_why = routing::RouteReason::read;
   bool batch_unpins = false, batch_deallocates = false;
   bool admitted = false;               // holds a slot of its tenant
   bool spills = false;                 // its read goes to the primary in a share of the servers there
@@ -294,8 +295,8 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   void send(std::string_view bytes);
   // BackendKeyData with a new secret.
   void append_cancel_key(std::string& message);
-  std::size_t unsent() const { return out_.size() - out_sent_; }
-  conf::Instant unsent_since() const { return unsent_since_; }
+  std::size_t unsent() const { return unsent_.size(); }
+  conf::Instant unsent_since() const { return unsent_.since(); }  // while something is
   // Goes on with what has arrived: called when a batch was answered, or a server is here.
   void go_on();
   void pause_reading() { socket_.pause_reading(); }
@@ -341,7 +342,7 @@ class Client final : public pool::Waiter, public net::SocketOwner {
     std::size_t input, streaming, sent, unsent;
   };
   std::string_view console_user() const;  // "" when it is no console
-  Kept kept() const { return {input_.size(), streaming_left_, out_sent_, unsent()}; }
+  Kept kept() const { return {input_.size(), streaming_left_, unsent_.sent(), unsent()}; }
 
   // --- login ----------------------------------------------------------------------------------------
   ClientLogin* login() { return login_.get(); }
@@ -438,9 +439,7 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   std::unique_ptr<std::string> refusal_;       // an ErrorResponse that is about to be sent
   std::unique_ptr<ConsoleSession> console_;    // null: no console
   std::string input_;                  // what has arrived and cannot be used yet
-  std::string out_;
-  std::size_t out_sent_ = 0;
-  conf::Instant unsent_since_{};
+  Unsent unsent_;
   conf::Instant connected_at_{}, quiet_since_{};
 };
 

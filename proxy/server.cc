@@ -97,14 +97,7 @@ void Server::send(std::span<const iovec> parts) {
     }
     skip = written.count;
   }
-  for (const iovec& part : parts) {
-    if (skip >= part.iov_len) {
-      skip -= part.iov_len;
-      continue;
-    }
-    out_.append(static_cast<const char*>(part.iov_base) + skip, part.iov_len - skip);
-    skip = 0;
-  }
+  unsent_.append(parts, skip, worker_->now());
   if (unsent() > 0) {
     socket_.want_write(true);
     if (client != nullptr && unsent() > worker_->settings().limits_client_buffer.count)
@@ -126,26 +119,11 @@ void Server::on_writable() {
     login_->go_on_with_handshake();
     return;
   }
-  while (unsent() > 0) {
-    const iovec part{out_.data() + out_sent_, unsent()};
-    const net::Transfer written = socket_.write(std::span(&part, 1));
-    if (written.ended()) {
-      lose("the connection was closed while a statement was being sent");
-      return;
-    }
-    if (written.count == 0) {
-      if (out_sent_ > out_.size() / 2) {
-        out_.erase(0, out_sent_);
-        out_sent_ = 0;
-      }
-      if (client != nullptr) client->update_reading();
-      return;
-    }
-    out_sent_ += written.count;
+  if (!unsent_.write_to(socket_, worker_->now())) {
+    lose("the connection was closed while a statement was being sent");
+    return;
   }
-  out_ = {};
-  out_sent_ = 0;
-  socket_.want_write(false);
+  if (unsent() == 0) socket_.want_write(false);
   if (client != nullptr) client->update_reading();
 }
 
@@ -177,8 +155,7 @@ void Server::login_failed(bool node_is_at_fault, std::string sqlstate, std::stri
     tried_both_ = true;
     ask_tls_ = !ask_tls_;
     socket_.close();
-    out_ = {};
-    out_sent_ = 0;
+    unsent_.clear();
     parameters.clear();
     spent_login_ = std::move(login_);  // it is on the stack
     login_ = std::make_unique<ServerLogin>(*worker_, *this);

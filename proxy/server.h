@@ -17,6 +17,7 @@
 #include "proxy/healing.h"
 #include "proxy/messages.h"
 #include "proxy/net/socket.h"
+#include "proxy/unsent.h"
 #include "proxy/wire/backend.h"
 #include "proxy/wire/framer.h"
 #include "proxy/wire/pipeline.h"
@@ -158,7 +159,7 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   // turn.
   void send(std::span<const iovec> parts);
   void send(std::string_view bytes);
-  std::size_t unsent() const { return out_.size() - out_sent_; }
+  std::size_t unsent() const { return unsent_.size(); }
   void pause_reading() { socket_.pause_reading(); }
   void resume_reading();
   // Bytes of a message that has begun to go to the client and is not whole yet.
@@ -167,7 +168,7 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   struct Kept {
     std::size_t input, passing, sent, unsent;
   };
-  Kept kept() const { return {carry_.size(), pass_left_, out_sent_, unsent()}; }
+  Kept kept() const { return {carry_.size(), pass_left_, unsent_.sent(), unsent()}; }
   const net::Socket& socket() const { return socket_; }
 
   // --- a batch that can be sent again ---------------------------------------------------------------
@@ -307,8 +308,7 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   std::string carry_;        // the beginning of a message whose rest has not arrived
   std::size_t pass_left_ = 0;  // bytes of the current message still to pass (or to swallow)
   bool pass_swallow_ = false;
-  std::string out_;
-  std::size_t out_sent_ = 0;
+  Unsent unsent_;
   bool resetting_ = false;
   conf::Instant reset_since_{};
   std::string retained_;                // a batch as it was sent
