@@ -889,9 +889,14 @@ class Loader {
         problem(line_of_key({path + ".name", path}),
                 path + ".name is " + quote(cut(rule.name)) + "; it must be another than that of the rules before");
       names.push_back(rule.name);
-      if (rule.block && (rule.target != RouteTarget::any || rule.consistency || rule.max_lag || rule.query_timeout))
+      if (rule.block && (rule.target != RouteTarget::any || rule.consistency || rule.max_lag || rule.query_timeout ||
+                         rule.coalesce || rule.cache))
         problem(line_of_key({path + ".block"}),
                 path + ".block is true; it must stand alone: what is not run has no target or time-out");
+      if ((rule.coalesce || rule.cache) && rule.consistency && *rule.consistency >= Consistency::strong)
+        problem(line_of_key({path + ".consistency"}),
+                path + ".consistency is " + quote(word(*rule.consistency)) + "; it must be another where coalesce or cache shares answers: who "
+                       "reads with it is never given another's");
       if (rule.target == RouteTarget::replica && rule.consistency == Consistency::primary)
         problem(line_of_key({path + ".consistency"}),
                 path + ".consistency is \"primary\"; it must be another where target is \"replica\"");

@@ -148,6 +148,18 @@ constexpr Option kOptions[] = {
      "each; one more is refused with 54000: more suits larger applications and takes more memory."},
     {"limits.protection_hold", Time{&S::limits_protection_hold, 2s, 100ms, 1h}, at_reload,
      "How long a level of self-protection is kept after its reason has gone: longer changes less often."},
+    {"limits.result_cache", Size{&S::limits_result_cache, {16 << 20}, {0}, kGiB}, at_reload,
+     "Answers that are kept for as long as the cache of a [[route]] rule says, with what they belong to, over "
+     "all workers; the least recently used make way: more keeps more of them; 0 keeps none."},
+    {"limits.shared_answer", Size{&S::limits_shared_answer, kMiB, {1 << 10}, {64 << 20}}, at_reload,
+     "The largest answer that coalesce and cache of a [[route]] rule give to others: more shares larger ones "
+     "and takes more memory. Who waited for a larger one runs its statement itself."},
+    {"limits.shared_followers", Int{&S::limits_shared_followers, 1'000, 1, 1'000'000}, at_reload,
+     "Statements that wait for the answer of one in flight: more of them run once where very many ask the "
+     "same, and take longer to be answered."},
+    {"limits.shared_wait", Time{&S::limits_shared_wait, 1s, 1ms, 1h}, at_reload,
+     "How long a statement waits for the answer of another; then it runs by itself: longer runs slow "
+     "statements once."},
     {"limits.slow_reader_timeout", Time{&S::limits_slow_reader_timeout, 60s, 10ms, kDay}, at_reload,
      "How long a client may take nothing of its answer before it is cut off: longer is kinder to "
      "clients that stall and holds their servers longer."},

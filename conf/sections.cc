@@ -232,6 +232,13 @@ constexpr Row<W> kRoute[] = {
      "Its own pool.query_timeout.", optional, "\"30s\""},
     {"block", Flag<W>{&W::block, false}, at_reload,
      "The statement is not run: 53400, with the rule's name in DETAIL."},
+    {"coalesce", Flag<W>{&W::coalesce, false}, at_reload,
+     "Proven reads outside of transactions that are alike to the last byte and in flight at the same time, of "
+     "one user under the same settings, run once per worker and answer all who asked. Not what calls "
+     "functions like random()."},
+    {"cache", Own<W, Millis>{&W::cache, 1ms, 1h}, at_reload,
+     "As coalesce, and the answer is kept for so long, for those who have not written since it was read.", optional,
+     "\"500ms\""},
 };
 
 constexpr Sections kSections{

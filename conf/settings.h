@@ -159,6 +159,8 @@ struct RouteRule {
   std::optional<Millis> max_lag;
   std::optional<Millis> query_timeout;
   bool block = false;
+  bool coalesce = false;        // identical reads in flight run once
+  std::optional<Millis> cache;  // and their answer is kept for so long
 };
 
 // The limits of one tenant. Zero means no limit.
@@ -322,6 +324,10 @@ struct Settings {
 
   Bytes limits_client_buffer;  // unsent bytes kept for a client before its server is no longer read
   Bytes limits_batch;  // a batch larger than this is not collected: it streams to the primary
+  Bytes limits_result_cache;  // answers that are kept for rules with `cache`, over all workers
+  Bytes limits_shared_answer;  // a larger one is nobody else's
+  std::int64_t limits_shared_followers;  // statements that wait for the answer of one
+  Millis limits_shared_wait;  // so long; then they run by themselves
   Bytes limits_prepared;  // statements that one client may have prepared by name
   std::int64_t limits_wildcard_databases;  // names that [database."*"] serves at once
   Millis limits_loop_delay;  // a worker later than this is overloaded; 0: off

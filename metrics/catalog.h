@@ -28,7 +28,7 @@ using NameOf = std::function<std::string(std::size_t)>;
 struct LabelNames {
   NameOf node, role, kind, tenant;
   NameOf refusal, route, read_choice, spill, pin, client_close, server_close, server_limit, class_reason,
-      retry, retry_refusal, rule;
+      retry, retry_refusal, rule, shared_by;
 };
 
 struct CounterRow {
@@ -137,6 +137,9 @@ inline constexpr ReasonRow kReasons[] = {
      &WorkerMetrics::spills, &LabelNames::spill},
     {"pgsluice_pins_total", "Clients tied to their server, by the state that cannot be moved.",
      &WorkerMetrics::pins, &LabelNames::pin},
+    {"pgsluice_shared_answers_total",
+     "Statements answered without a server, by whose answer it was: of one in flight, or kept.",
+     &WorkerMetrics::shared_answers, &LabelNames::shared_by},
     {"pgsluice_unpins_total",
      "Clients tied no longer, by the state that their server has proved gone.",
      &WorkerMetrics::unpins, &LabelNames::pin},

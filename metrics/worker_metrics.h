@@ -135,6 +135,7 @@ struct alignas(64) WorkerMetrics {
   CounterArray class_reasons;
   CounterArray dry_routes;
   CounterArray rules;  // by NameNumbers of their names
+  CounterArray shared_answers;
 
   // Series per worker, a bound on memory: at 7 kB each (measured, README.md) they take 30 MB. Fifty
   // nodes, two classes and forty tenants fit.

@@ -44,6 +44,7 @@ std::string_view name(WaitingFor what) {
     case WaitingFor::resume: return "resume";
     case WaitingFor::floor: return "floor";
     case WaitingFor::replica: return "replica";
+    case WaitingFor::answer: return "answer";
   }
   return "unknown";
 }
@@ -504,7 +505,7 @@ bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
   batch_unpins = scan.unpins;
   batch_deallocates = scan.deallocates;
   arrived = waiting_since = now;
-  quiet_since_ = now;
+  const conf::Instant told_at = std::exchange(quiet_since_, now);
   if (stay) {
     move_to(ClientState::active);
     worker_.count_route(route_why, batch);
@@ -514,6 +515,8 @@ bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
     forward_batch(worker_, *this, bytes, prefix, worker_.batch_messages());
     return true;
   }
+  if (batch.overrides.may_share) [[unlikely]]
+    worker_.offer_to_share(*this, scan.streams, told_at);
   switch (worker_.place(*this)) {
     case Worker::Placed::linked: {
       std::string prefix;
@@ -533,6 +536,9 @@ bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
     case Worker::Placed::refused:
       batch_extras = nullptr;
       answer_refused(bytes, scan.streams);
+      return true;
+    case Worker::Placed::answered:
+      take_answer(bytes, *worker_.take_found_answer());
       return true;
   }
   return true;
@@ -780,6 +786,27 @@ void Client::refuse_waiting() {
   if (prepared) prepared->waiting.clear();
   input_used(size);
   go_on();
+}
+
+void Client::take_answer(std::string_view bytes, std::string_view answer) {
+  note_answered(worker_, *this, bytes, answer.starts_with(wire::backend::kParseComplete));
+  batch_extras = nullptr;
+  has_cell = false;
+  ++statements;
+  touch(worker_.now());
+  send(answer);
+}
+
+void Client::take_answer_waiting(std::string_view answer) {
+  waiting_for = WaitingFor::nothing;
+  move_to(ClientState::idle);
+  const std::size_t size = std::exchange(waiting_size_, 0);
+  take_answer(std::string_view(input_).substr(0, size), answer);
+  if (state_ == ClientState::closing) return;
+  if (prepared) prepared->waiting.clear();
+  input_used(size);
+  worker_.end_if_draining(*this);
+  if (state_ != ClientState::closing) go_on();
 }
 
 void Client::fatal(ClientEnd end, std::string_view sqlstate, std::string_view message,

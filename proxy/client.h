@@ -86,7 +86,7 @@ enum class ClientEnd : std::uint8_t {
 std::string_view name(ClientEnd end);
 
 // What a waiting client waits for.
-enum class WaitingFor : std::uint8_t { nothing, tenant, node, server, replay, resume, replica, floor };
+enum class WaitingFor : std::uint8_t { nothing, tenant, node, server, replay, resume, replica, floor, answer };
 std::string_view name(WaitingFor what);
 
 // What a client prepared under one of its names.
@@ -124,6 +124,10 @@ class ClientPrepared {
     if (found == named_.end()) return nullptr;
     last_ = &*found;
     return &found->second;
+  }
+  const ClientStatement* look(std::string_view name) const {
+    const auto found = named_.find(name);
+    return found == named_.end() ? nullptr : &found->second;
   }
   void put(std::string name, ClientStatement statement) {
     erase(name);
@@ -254,6 +258,7 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   Server* server = nullptr;
   bool wrote = false;                  // the open transaction is not proven to have only read
   bool looked = false;                 // and may have returned data
+  bool redefined = false;              // and may have changed the schema, or who may see what
 
   // --- positions that the application carries -------------------------------------------------------
   // The last one that the batch sets; nothing: none that is valid.
@@ -318,6 +323,9 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   // A limit on digests has changed: true when the batch that waits must not run any more; refuse() has been
   // called.
   bool barred_while_waiting();
+  // Another's answer is its answer: of the batch in `bytes`, or of the one that waits (and goes on).
+  void take_answer(std::string_view bytes, std::string_view answer);
+  void take_answer_waiting(std::string_view answer);
   // Answers the waiting batch with that error, and goes on.
   void refuse_waiting();
   // An error that ends the connection.

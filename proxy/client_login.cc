@@ -651,6 +651,7 @@ void ClientLogin::open_session() {
     case Worker::Placed::linked: client_.forward_waiting(); break;
     case Worker::Placed::waits: break;  // the worker goes on with it
     case Worker::Placed::refused: client_.refuse_waiting(); break;
+    case Worker::Placed::answered: break;  // a login asks nothing
   }
 }
 

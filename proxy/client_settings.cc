@@ -80,6 +80,7 @@ void Client::take_token(std::string_view value) {
   const auto token = routing::parse_token(unquoted(value));
   const routing::ClusterState* state = worker_.cluster(*identity);
   if (!token || state == nullptr || !state->samples_sent) return;
+  touch(worker_.now());  // what others have seen is news: SharedRead::told_at
   const std::uint64_t sent = state->samples_sent->load();
   // What is lost cannot be waited for; the new primary's first sample is past all that is left.
   if (routing::judge_token(*token, *state) == routing::TokenVerdict::lost) {

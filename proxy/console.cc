@@ -75,6 +75,7 @@ const Console::Command Console::kCommands[] = {
      &Console::show_statements, 0, 0, columns::kStatements},
     {"SHOW DIGESTS", "[COUNT]: the statements that take most of the servers' time; times in microseconds", false,
      &Console::show_digests, 0, 1, columns::kDigests},
+    {"SHOW CACHE", "answers that are kept or shared, by worker", false, &Console::show_cache, 0, 0, columns::kCache},
     {"SHOW BLOCKS", "what is ordered of digests and tenants, and how often it refused", false,
      &Console::show_blocks, 0, 0, columns::kBlocks},
     {"SHOW ROUTES", "why statements went where they went", false, &Console::show_reasons, 0, 0, columns::kReasons},

@@ -85,6 +85,7 @@ class Console {
   void show_queues(const ConsoleCommand& asked);
   void show_statements(const ConsoleCommand& asked);
   void show_digests(const ConsoleCommand& asked);
+  void show_cache(const ConsoleCommand& asked);
   void show_blocks(const ConsoleCommand& asked);
   void show_reasons(const ConsoleCommand& asked);
   void show_corrections(const ConsoleCommand& asked);

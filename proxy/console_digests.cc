@@ -237,6 +237,8 @@ void Console::show_blocks(const ConsoleCommand& asked) {
   show(asked, columns::kBlocks, rows);
 }
 
+void Console::show_cache(const ConsoleCommand& asked) { ask_rows(asked, columns::kCache, ConsoleQuestion::cache); }
+
 void Console::show_digests(const ConsoleCommand& asked) {
   std::size_t count = kDigestsShown;
   if (!asked.arguments.empty()) {

@@ -324,7 +324,7 @@ void Console::show_reasons(const ConsoleCommand& asked) {
   const auto table_of = [](metrics::CounterArray WorkerMetrics::*field) -> std::string_view {
     if (field == &WorkerMetrics::routes || field == &WorkerMetrics::read_choices ||
         field == &WorkerMetrics::class_reasons || field == &WorkerMetrics::rules ||
-        field == &WorkerMetrics::dry_routes)
+        field == &WorkerMetrics::dry_routes || field == &WorkerMetrics::shared_answers)
       return "SHOW ROUTES";
     if (field == &WorkerMetrics::retries_served || field == &WorkerMetrics::retries_failed ||
         field == &WorkerMetrics::retry_refusals)

@@ -139,6 +139,9 @@ inline constexpr Column kExplainRoute[] = {{"property", text}, {"value", text}};
 inline constexpr Column kCorrections[] = {{"cluster", text},  {"database", text}, {"digest", text},
                                           {"sqlstate", text}, {"node", text},     {"refusals", int8},
                                           {"first_s", int8},  {"last_s", int8}};
+inline constexpr Column kCache[] = {
+    {"worker", int8}, {"entries", int8}, {"bytes", int8},   {"hits", int8}, {"misses", int8},
+    {"behind", int8}, {"evicted", int8}, {"flights", int8}, {"followers", int8}};
 inline constexpr Column kReasons[] = {{"what", text}, {"reason", text}, {"count", int8}};
 
 }  // namespace proxy::columns

@@ -128,6 +128,7 @@ metrics::Source metrics_source(const Status& status, Shared& shared) {
       .retry = names_of<pool::RetryReason>(),
       .retry_refusal = names_of<pool::RetryRefusal>(),
       .rule = [&shared](std::size_t number) { return shared.rule_numbers.name(number); },
+      .shared_by = names_of<SharedBy>(),
   };
   source.extra = [&status, &shared] {
     using metrics::ControlMetric;

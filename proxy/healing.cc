@@ -157,6 +157,7 @@ bool Worker::may_retry() {
 // The client's read has failed on this server, and nothing of it has been told: it begins anew.
 void Worker::run_again(Client& client, Server& server) {
   const RetryReason why = server.healing.reason_of_loss();
+  if (server.flight != nullptr) restart_flight(server);
   // A dying node fails many at once: one line a second says so.
   ++retries_unsaid_;
   if (now() - last_retry_said_ >= std::chrono::seconds(1)) {

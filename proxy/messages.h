@@ -39,7 +39,7 @@ inline constexpr std::uint16_t kElsewhere = 0xffff;
 using Rows = std::vector<std::vector<std::optional<std::string>>>;
 
 // What a console command asks of every worker: rows of SHOW CLIENTS and its kin, or how much is in use.
-enum class ConsoleQuestion : std::uint8_t { clients, servers, sockets, active_sockets, use, digests };
+enum class ConsoleQuestion : std::uint8_t { clients, servers, sockets, active_sockets, use, digests, cache };
 
 // Those of one tenant and class that wait at one pool of one worker.
 struct QueueUse {
@@ -88,6 +88,11 @@ struct TopologyChanged {
 };
 struct ScopesChanged {
   std::shared_ptr<const routing::Scopes> scopes;
+};
+// Somebody has changed the schema of that cluster, or who may see what there: it stands before sample `sample`.
+struct Redefined {
+  std::string cluster;
+  std::uint64_t sample = 0;
 };
 // A cancel key arrived at some worker; the client that it names may be here.
 struct CancelClient {
@@ -155,7 +160,7 @@ struct BeginDrain {
 struct StopNow {};
 
 using WorkerMessage =
-    std::variant<NewClient, SettingsChanged, TopologyChanged, ScopesChanged, CancelClient,
+    std::variant<NewClient, SettingsChanged, TopologyChanged, ScopesChanged, Redefined, CancelClient,
                  CancelDelivered, ServerHandover, Starving, RoomWanted, DescriptorWanted, SecretFound,
                  ConsoleAsk, ConsoleAnswer, OrdersChanged, KillClient, Nudge, BeginDrain, StopNow>;
 

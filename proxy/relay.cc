@@ -311,6 +311,19 @@ Read read_names(BatchMessage* message, std::string* problem) {
   return read;
 }
 
+// The client's unnamed statement is that of this Parse from here on. One too large to be kept is gone when the
+// client changes servers: it has no facts.
+template <class Facts, class Commented>
+void keep_unnamed(Worker& worker, Client& client, const BatchMessage& message, Facts facts, Commented commented) {
+  client.forget_unnamed();
+  client.unnamed_version = worker.next_version();
+  ClientPrepared& prepared = client.preparing();
+  if (!message.frame.complete) return;
+  prepared.unnamed.assign(message.frame.body.substr(message.after_names));
+  prepared.unnamed_facts = facts();
+  prepared.unnamed_commented = commented();
+}
+
 }  // namespace
 
 void scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may_grow, Scan* scan) {
@@ -569,6 +582,64 @@ bool prepare_session(Worker& worker, Client& client, Server& server, std::string
   return !must_be_certain && client.state() != ClientState::login;
 }
 
+void note_answered(Worker& worker, Client& client, std::string_view bytes, bool parsed) {
+  for (std::size_t at = 0; at < bytes.size();) {
+    BatchMessage message;
+    std::string problem;
+    ENSURE(wire::cut(bytes.substr(at), &message.frame) == wire::Cut::frame);
+    at += message.frame.size;
+    const char type = message.frame.type;
+    if (type == fe::kQuery || (type == fe::kParse && !parsed)) client.forget_unnamed();
+    if (type != fe::kParse || !parsed) continue;
+    ENSURE(read_names(&message, &problem) == Read::whole);
+    keep_unnamed(worker, client, message, [&] { return classify(worker, client, message.text); },
+                 [&] { return message.text.find("/*") != message.text.npos; });
+  }
+}
+
+bool append_question(const Client& client, std::span<const BatchMessage> messages, std::string* question) {
+  const auto add = [question](char type, std::string_view bytes) {
+    const std::size_t size = bytes.size();
+    *question += type;
+    question->append(reinterpret_cast<const char*>(&size), sizeof size);
+    *question += bytes;
+  };
+  constexpr std::size_t kLongest = 5;
+  if (messages.size() > kLongest) return false;
+  std::string shape;
+  bool parsed = false;
+  for (const BatchMessage& message : messages) {
+    const wire::Frame& frame = message.frame;
+    shape += frame.type;
+    switch (frame.type) {
+      case fe::kParse:
+        if (!message.name.empty()) return false;
+        parsed = true;
+        add(frame.type, frame.body);
+        break;
+      case fe::kBind: {
+        if (!message.portal.empty()) return false;
+        // Names count by what they stand for: a text, and the settings that it was read by.
+        const ClientStatement* const named =
+            client.prepared && !message.name.empty() ? client.prepared->look(message.name) : nullptr;
+        if (message.name.empty() ? !parsed : named == nullptr || !named->statement) return false;
+        if (named != nullptr) add('N', named->statement->server_name);
+        add(frame.type, frame.body.substr(message.after_names));
+        break;
+      }
+      case fe::kDescribe:
+        if (message.named != wire::Named::portal || !message.name.empty()) return false;
+        break;
+      case fe::kExecute:
+        if (frame.body != std::string_view("\0\0\0\0\0", 5)) return false;  // all rows of the unnamed portal
+        break;
+      default: add(frame.type, frame.body);
+    }
+  }
+  *question += shape;
+  return shape == "Q" || shape == "BES" || shape == "BDES" || shape == "PBES" || shape == "PBDES";
+}
+
 void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::string_view prefix,
                    std::span<const BatchMessage> seen) {
   Server& server = *client.server;
@@ -819,15 +890,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
                               : !worker.parsed_here()[parse].commented.empty();
         };
         if (message.name.empty()) {
-          // A statement too large to be kept is gone when the client changes servers: it has no facts.
-          client.forget_unnamed();
-          client.unnamed_version = worker.next_version();
-          ClientPrepared& prepared = client.preparing();
-          if (frame.complete) {
-            prepared.unnamed.assign(frame.body.substr(message.after_names));
-            prepared.unnamed_facts = facts();
-            prepared.unnamed_commented = commented();
-          }
+          keep_unnamed(worker, client, message, facts, commented);
           server.unnamed_version = pipeline.skipping() ? 0 : client.unnamed_version;
           pipeline.sent({Request::parse});
           break;

@@ -82,6 +82,16 @@ bool must_stay(const Client& client);
 void link(Client& client, Server& server);
 void unlink(Client& client, Server& server);
 
+// The batch is not sent anywhere, because its answer is known: what remains of it is the unnamed statement,
+// if the Parse succeeded.
+void note_answered(Worker& worker, Client& client, std::string_view bytes, bool parsed);
+
+// Appends what one client's batch asks, so that two which ask the same in the same session are told the same:
+// its messages, with the names that statements have on servers instead of the client's own. False: it is not of a
+// shape that is shared (one Query; or Bind and Execute of one statement, which has a name or is parsed ahead of them,
+// perhaps with Describe; no named portals, no row limits).
+bool append_question(const Client& client, std::span<const BatchMessage> messages, std::string* question);
+
 // Instead of the batch: makes the server fail as if it had been sent and refused with `error`, so that
 // an open transaction fails on both sides.
 void fail_batch(Worker& worker, Client& client, std::string_view bytes, std::string error);

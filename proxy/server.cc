@@ -465,6 +465,8 @@ std::size_t Server::relay(std::string_view bytes) {
 
   if (client != nullptr) {
     if (const auto parts = out.parts(); !parts.empty()) {
+      if (flight != nullptr) [[unlikely]]
+        worker_->keep_answer(*this, parts);
       if (healing.armed()) {
         deliver_head(parts);
       } else {
@@ -483,8 +485,9 @@ std::size_t Server::relay(std::string_view bytes) {
     worker_->retire(*this, fatal.empty() ? ServerEnd::unexpected_message : ServerEnd::lost, fatal);
     return bytes.size();
   }
+  // Who reads slowly holds nobody up who waits for the same: what is kept for it then is bounded by what is shared.
   if (client != nullptr && !pipeline.idle() &&
-      client->unsent() > worker_->settings().limits_client_buffer.count)
+      client->unsent() > worker_->settings().limits_client_buffer.count && flight == nullptr)
     socket_.pause_reading();
   return at;
 }
@@ -758,6 +761,8 @@ void Server::give_up_restoring() {
 
 // All that has arrived is dealt with: is the server free, is something waiting for this?
 void Server::after_answers() {
+  if (flight != nullptr && flight->leader == nullptr) [[unlikely]]
+    worker_->share_answer(*this);
   if (!pipeline.idle()) {
     if (client == nullptr) return;
     // An error before a Query of the same sequence: what ends the sequence may be waiting for an answer

@@ -104,6 +104,7 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
 
   // --- link, made and broken by relay.cc only -------------------------------------------------------
   Client* client = nullptr;
+  pool::Flight* flight = nullptr;  // whose answer it is giving; nearly always null
 
   // --- what is known of the session on the other side ----------------------------------------------
   wire::Pipeline pipeline;

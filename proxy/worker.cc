@@ -46,6 +46,7 @@ Worker::Worker(std::size_t number, Shared& shared, std::shared_ptr<const conf::S
       digests_(static_cast<std::size_t>(settings_->digest_entries)),
       random_(random_u32()),
       read_buffer_(std::make_unique<char[]>(kReadBuffer)),
+      results_(0),
       started_mode_(settings_->pool_mode) {
   classes_ = shared_.classes.table();
   special_classes_ = classes_->counted;
@@ -68,6 +69,7 @@ void Worker::run() {
   pthread_setname_np(pthread_self(), ("worker" + std::to_string(number_)).c_str());
   tick_.every(kIdleTick);
   last_tick_ = now();
+  results_.set_limit(cache_room());
   meet_configured_users();
   loop_.run();
   bury();
@@ -81,8 +83,14 @@ void Worker::receive(WorkerMessage&& message) {
           [this](TopologyChanged& m) { topology_changed(std::move(m.topology)); },
           [this](ScopesChanged& m) {
             scopes_ = std::move(m.scopes);
-            for (const auto& [key, identity] : identities_) identity->scope = scope_of(identity->cluster, identity->dbname);
+            bool same = true;
+            for (const auto& [key, identity] : identities_) {
+              const auto before = std::exchange(identity->scope, scope_of(identity->cluster, identity->dbname));
+              same &= identity->scope == before;
+            }
+            if (!same) forget_answers();
           },
+          [this](Redefined& m) { forget_older(m); },
           [this](CancelClient& m) { cancel(m); },
           [this](CancelDelivered& m) {
             if (Client* client = find(m.requester)) client->cancel_delivered();
@@ -204,7 +212,9 @@ void Worker::retire(Client& client, ClientEnd why, std::string_view text) {
   stop_waiting(client);
   if (client.retry) retry_ended(client, false);
   client.move_to(ClientState::closing);
+  if (client.batch_extras) client.batch_extras = nullptr;
   if (Server* server = client.server) {
+    if (server->flight != nullptr) [[unlikely]] end_flight(*server, Apart::no);
     const bool pinned = routing::any(client.pins);
     const bool keeps_session = client.identity->mode == conf::PoolMode::session;
     const bool half_sent = client.streaming();
@@ -350,7 +360,8 @@ void Worker::cancel_finished(Canceller& canceller) {
 // --- news ------------------------------------------------------------------------------------------
 
 void Worker::topology_changed(std::shared_ptr<const routing::Topology> topology) {
-  topology_ = std::move(topology);
+  const auto before = std::exchange(topology_, std::move(topology));
+  compare_primaries(*before);
   map_nodes();
   for (const auto& [key, identity] : identities_) identity->state = topology_->find(identity->cluster);
   // After a switch nothing is left that could write to the old primary.
@@ -391,6 +402,8 @@ void Worker::settings_changed(SettingsChanged&& message) {
   server_tls_ = std::move(message.server_tls);
   classifier_.set_limits(classifier_limits(*settings_));
   digests_.resize(static_cast<std::size_t>(settings_->digest_entries));
+  results_.set_limit(cache_room());
+  forget_answers();
   for (const auto& [key, identity] : identities_) configure(*identity);
   use_rules();
   meet_configured_users();

@@ -201,7 +201,8 @@ class Worker {
   }
   // Finds a server for the client's batch (Client::batch). It is linked now; or it waits in a queue, and
   // will be linked and told (Client::forward_waiting); or Client::refuse() has the reason.
-  enum class Placed : std::uint8_t { linked, waits, refused };
+  // Or the answer is known already: take_found_answer().
+  enum class Placed : std::uint8_t { linked, waits, refused, answered };
   Placed place(Client& client);
   // No new work for this server: its node has been down, restarted or changed its role since it connected, or
   // an operator wants it closed (why_stale() tells them apart).
@@ -293,6 +294,18 @@ class Worker {
     metrics_->routes.add(why);
     if (batch.overrides.rule != 0) [[unlikely]] count_rule(batch.overrides.rule);
   }
+  // --- answers for several: worker_sharing.cc -------------------------------------------------------
+  // The batch that the client is about to have placed takes part, if it is one that can. `streams`: bytes of it that
+  // are still to come; `told_at`: when the client was told something last, or later.
+  void offer_to_share(Client& client, std::size_t streams, conf::Instant told_at);
+  // Placed::answered: that is the answer. Good until the next statement is placed.
+  pool::ResultCache::Answer take_found_answer() { return std::move(found_answer_); }
+  void leave_flight(SharedRead& read);
+  // The leader's client is being sent this.
+  void keep_answer(Server& server, std::span<const iovec> parts);
+  // The leader has its answer, and it is dealt with: now its followers have it. They go on with what they have sent
+  // meanwhile.
+  void share_answer(Server& server);
 
   // --- cancels --------------------------------------------------------------------------------------
   void cancel(const CancelClient& request);
@@ -339,6 +352,7 @@ class Worker {
   bool tell_clients(ConsoleAsk& question, Rows* rows);
   bool tell_servers(ConsoleAsk& question, Rows* rows);
   bool tell_use(ConsoleAsk& question, ConsoleRows* rows);
+  Rows tell_cache();
   bool tell_digests(ConsoleAsk& question, ConsoleRows* rows);
   void turn_end();
   void tick();
@@ -379,6 +393,30 @@ class Worker {
     return budget.somebody_starves() ? budget.hungrier_than(number_, its_pool.queue().urgency(*classes_))
                                      : std::nullopt;
   }
+  // What becomes of a batch that may be shared: it is placed as any; it waits for another's answer; it is answered.
+  enum class Sharing : std::uint8_t { none, follows, answered };
+  Sharing share(Client& client);
+  enum class Apart : bool { no, yes };  // do those who have waited for nothing wait together again?
+  void start_flight(const BatchExtras& extras, Server& server);
+  void restart_flight(Server& server);
+  void end_flight(pool::Flight& flight, Apart apart);
+  void end_flight(Server& server, Apart apart);
+  void place_soon(Client& client);
+  void go_alone(Client& client);
+  // The leader has its answer.
+  void land(Client& client, const BatchExtras& extras);
+  void forget_answers();
+  void forget_older(const Redefined& change);
+  void tell_redefined(Client& client, std::uint64_t sample);
+  bool sees_schema(const Server& server, const pool::ReadPosition& at);
+  void compare_primaries(const routing::Topology& before);
+  std::size_t cache_room() const {
+    return settings_->limits_result_cache.count / std::max<std::size_t>(1, shared_.workers.size());
+  }
+  bool may_see(Client& client, const pool::ReadPosition& at);
+  void note_shared(Client& client, const pool::ReadPosition& at, SharedBy by);
+  pool::ReadPosition position_of(const Server& server) const;
+  std::uint64_t asked_of(const Server& server) const;
   void hurry();
   void tie(Client& client, Server& server);
   void bury();
@@ -455,6 +493,15 @@ class Worker {
   std::string scratch_;
   std::vector<std::string> spare_;
   std::uint64_t version_ = 0;
+  pool::SingleFlight flights_;
+  pool::ResultCache results_;
+  pool::ResultCache::Answer found_answer_;
+  // What a kept answer must have seen: a change of the schema, or of who may see what.
+  struct LastRedefined {
+    routing::Floor floor{};
+    conf::Instant told_at{};
+  };
+  std::map<std::string, LastRedefined> redefined_;  // by cluster
 
   struct Slot {
     std::unique_ptr<Client> client;

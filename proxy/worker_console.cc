@@ -150,7 +150,8 @@ void Worker::answer_console(ConsoleAsk&& question) {
   if (question.from == 0) {
     if (question.question == ConsoleQuestion::use) {
       for (const auto& [key, identity] : identities_) question.identities.push_back(key);
-    } else if (question.question != ConsoleQuestion::clients && question.question != ConsoleQuestion::digests) {
+    } else if (question.question != ConsoleQuestion::clients && question.question != ConsoleQuestion::digests &&
+               question.question != ConsoleQuestion::cache) {
       for (const auto& [address, server] : servers_) question.servers.push_back(address);
     }
   }
@@ -163,6 +164,10 @@ void Worker::answer_console(ConsoleAsk&& question) {
       piece.last = tell_clients(question, &piece.rows) && tell_servers(question, &piece.rows);
       break;
     case ConsoleQuestion::use: piece.last = tell_use(question, &piece); break;
+    case ConsoleQuestion::cache:
+      piece.rows = tell_cache();
+      piece.last = true;
+      break;
     case ConsoleQuestion::digests: piece.last = tell_digests(question, &piece); break;
   }
   const bool last = piece.last;

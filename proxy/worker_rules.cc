@@ -79,6 +79,7 @@ routing::RouteOverrides Worker::overrides_for(routing::ClientRules* rules, const
       rule == 0 ? nullptr : &rules->rules().rule(static_cast<routing::RuleSet::Place>(rule - 1));
   routing::RouteOverrides overrides = routing::overrides_of(said, hints, session);
   overrides.rule = rule;
+  if (facts->varies) overrides.may_share = false;
   return overrides;
 }
 

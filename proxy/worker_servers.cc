@@ -74,13 +74,16 @@ void Worker::finished(Server& server, Client* client, InFlight& done, char old_s
 
   // A text that nobody has read may have left anything behind.
   server.unread_text |= done.unread;
+  if (done.kind == routing::StatementClass::ddl && !done.failed) {
+    client->redefined = true;
+    shared_.tell_control(SchemaChanged{client->identity->cluster});
+  }
   if (done.executes) {
     client->wrote |= done.kind >= routing::StatementClass::write;
     client->looked |= done.looks;
     if (!in_transaction) note_floor(server, *client);
   }
-  if (done.kind == routing::StatementClass::ddl && !done.failed)
-    shared_.tell_control(SchemaChanged{client->identity->cluster});
+  if (done.extras) [[unlikely]] land(*client, *done.extras);
 }
 
 // A transaction has ended, or its server is lost: what the session's next reads must not be older than.
@@ -103,7 +106,9 @@ void Worker::note_floor(const Server& server, Client& client) {
   const std::uint64_t sent = state->samples_sent->load();
   const bool counts_writes = consistency != conf::Consistency::monotonic && consistency != conf::Consistency::token;
   if ((wrote && counts_writes) || (looked && counts_looks)) client.route_state.floor.raise(sent);
-  if (wrote) client.tenant->wrote(client.identity->written_at, sent + 1);
+  if (!wrote) return;
+  client.tenant->wrote(client.identity->written_at, sent + 1);
+  if (client.redefined) [[unlikely]] tell_redefined(client, sent + 1);
 }
 
 // What the batch's statements did to the session's settings and to the names of statements.
@@ -320,7 +325,9 @@ void Worker::retire(Server& server, ServerEnd why, std::string_view text) {
   room_made_ |= why == ServerEnd::evicted;
   if (why == ServerEnd::lost && client != nullptr && server.node_at_fault)
     shared_.tell_control(NodeOutcome{its_pool.key().node, false});
+  if (server.flight != nullptr && !again) [[unlikely]] end_flight(server, Apart::no);
   if (client != nullptr) {
+    client->touch(now());  // what it is told now is news: SharedRead::told_at
     server.undo_tentative();
     server.give_up_restoring();
     const std::string message =

@@ -279,6 +279,13 @@ Worker::Placed Worker::place(Client& client) {
     }
   }
 
+  if (client.batch_extras) [[unlikely]]
+    switch (share(client)) {
+      case Sharing::none: break;
+      case Sharing::follows: return Placed::waits;
+      case Sharing::answered: return Placed::answered;
+    }
+
   Identity& identity = *client.identity;
   const routing::ClusterState* state = cluster(identity);
   client.spills = false;
@@ -472,6 +479,7 @@ void Worker::tie(Client& client, Server& server) {
   if ((special_classes_ >> client.service_class & 1) != 0) [[unlikely]] take_slot(client, server);
   if (client.spills) [[unlikely]] count_spill(client, server.node_id(), 1);
   shared_.loads[routing::index(server.node_id())].in_flight.fetch_add(1, std::memory_order_relaxed);
+  if (client.batch_extras) [[unlikely]] start_flight(*client.batch_extras, server);
   if (client.state() == ClientState::login) return;
   client.identity->traffic->assignments.add();
   count_route(client.route_why, client.batch);
@@ -842,6 +850,7 @@ void Worker::place_again(Client& client) {
     case Placed::linked: client.forward_waiting(); break;
     case Placed::waits: break;
     case Placed::refused: client.refuse_waiting(); break;
+    case Placed::answered: client.take_answer_waiting(*take_found_answer()); break;
   }
 }
 

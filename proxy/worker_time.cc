@@ -82,6 +82,7 @@ void Worker::tick() {
     fill_pools();
     if (nodes_stalling_) watch_stalled();
     update_gauges();
+    results_.sweep(now());
     sweep_due_ = true;
   }
   const bool somebody_waits = !retry_.empty() || count(ClientState::waiting) > 0;
@@ -97,6 +98,7 @@ void Worker::check_deadlines() {
   const Instant at = now();
   std::vector<std::pair<Client*, pool::Refusal>> late;
   std::vector<Server*> hung;
+  std::vector<Client*> impatient;
   for (const ClientState state : {ClientState::waiting, ClientState::login})
     each_client(state, [&](Client& client) {
       if (client.waiting_for == WaitingFor::nothing) return;
@@ -105,6 +107,8 @@ void Worker::check_deadlines() {
       if (client.waiting_for == WaitingFor::resume) {
         if (settings_->pool_pause_timeout.count() > 0 && waited > settings_->pool_pause_timeout)
           late.emplace_back(&client, pool::Refusal::paused);
+      } else if (client.waiting_for == WaitingFor::answer) {
+        if (at - client.batch_extras->shared->joined_at > settings_->limits_shared_wait) impatient.push_back(&client);
       } else if (client.waiting_for == WaitingFor::node && waited > settings_->routing_primary_wait) {
         late.emplace_back(&client, pool::Refusal::no_primary);
       } else if (waited > queue_timeout && client.server == nullptr) {
@@ -134,6 +138,8 @@ void Worker::check_deadlines() {
     }
     client->refuse_waiting();
   }
+  for (Client* client : impatient)
+    if (client->waiting_for == WaitingFor::answer) go_alone(*client);
   for (Server* server : hung)
     if (is_alive(server))
       retire(*server, ServerEnd::replay_failed, "restoring the session's settings took too long");

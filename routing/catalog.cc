@@ -9,12 +9,12 @@ namespace {
 // To add a name: keep the group's order. A name that nobody calls need not be here.
 
 // Volatile by the catalogue, and still the same on a standby: they change nothing that outlives
-// them. Only what Postgres or an extension ships is meant.
-constexpr std::string_view kHarmless[] = {"clock_timestamp",
-                                          "gen_random_bytes",
-                                          "gen_random_uuid",
-                                          "gen_salt",
-                                          "pg_collation_actual_version",
+// them. Only what Postgres or an extension ships is meant. First those that say something else each time.
+constexpr std::string_view kNewEachTime[] = {"clock_timestamp",    "gen_random_bytes", "gen_random_uuid",
+                                             "gen_salt",           "random",           "random_normal",
+                                             "timeofday",          "uuid_generate_v1", "uuid_generate_v1mc",
+                                             "uuid_generate_v4",   "uuidv4",           "uuidv7"};
+constexpr std::string_view kHarmless[] = {"pg_collation_actual_version",
                                           "pg_database_size",
                                           "pg_indexes_size",
                                           "pg_jit_available",
@@ -26,15 +26,7 @@ constexpr std::string_view kHarmless[] = {"clock_timestamp",
                                           "pg_sleep_until",
                                           "pg_table_size",
                                           "pg_tablespace_size",
-                                          "pg_total_relation_size",
-                                          "random",
-                                          "random_normal",
-                                          "timeofday",
-                                          "uuid_generate_v1",
-                                          "uuid_generate_v1mc",
-                                          "uuid_generate_v4",
-                                          "uuidv4",
-                                          "uuidv7"};
+                                          "pg_total_relation_size"};
 
 // They run on a standby with another meaning, or not at all; some are not even volatile there
 // (txid_current, pg_stat_get_*). Functions that run SQL given as text are among them: what the text
@@ -221,7 +213,7 @@ void Catalog::add_functions(const CatalogContent& content) {
     functions_[std::string(name)] = {verdict, {}, true};
   };
   for (const CatalogContent::Function& f : content.functions) {
-    const bool harmless = f.is_shipped && contains(kHarmless, f.name);
+    const bool harmless = f.is_shipped && (contains(kHarmless, f.name) || contains(kNewEachTime, f.name));
     const Verdict verdict = f.is_volatile && !harmless ? Verdict::volatile_function : Verdict::read;
     Entry& entry = functions_[f.name];
     if (entry.any != Verdict::volatile_function) entry.any = verdict;
@@ -235,6 +227,7 @@ void Catalog::add_functions(const CatalogContent& content) {
   };
   for (const std::string_view name : kCommonReads) expect(name);
   for (const std::string_view name : kHarmless) expect(name);
+  for (const std::string_view name : kNewEachTime) expect(name);
   for (const std::string_view name : kPrimaryOnly) fix(name, Verdict::primary_only);
   for (const std::string_view name : kSessionFunctions) {
     fix(name, Verdict::primary_only);
@@ -261,7 +254,11 @@ void Catalog::overrule(const Overrides& overrides) {
                 : verdict == Verdict::read                   ? entry.any
                                                              : verdict;
   };
-  for (const std::string& word : overrides.read_functions) say(word, Verdict::read);
+  for (const std::string& word : overrides.read_functions) {
+    const auto known = functions_.find(split(word).name);
+    if (known == functions_.end() || known->second.any != Verdict::read) varying_.emplace(split(word).name, true);
+    say(word, Verdict::read);
+  }
   for (const std::string& word : overrides.write_functions) say(word, Verdict::volatile_function);
   for (const std::string& word : overrides.pin_functions) {
     say(std::string(split(word).name), Verdict::primary_only);
@@ -342,6 +339,10 @@ bool Catalog::is_primary_type(std::string_view schema, std::string_view name) co
 }
 
 bool Catalog::is_primary_operator(std::string_view name) const { return operators_.contains(name); }
+
+bool Catalog::varies(std::string_view function_name) const {
+  return contains(kNewEachTime, function_name) || varying_.contains(function_name);
+}
 
 bool Catalog::pins(std::string_view function_name) const { return pinning_.contains(function_name); }
 

@@ -82,6 +82,9 @@ class Catalog {
   // Leaves something in the session that no setting can replay (setseed, dblink_connect, and what
   // the operator names): the client that calls it keeps its server.
   bool pins(std::string_view function_name) const;
+  // Two calls with the same arguments may say two things, though both are reads: random() and its kin, and
+  // whatever is called a read by an override alone. What waits, or measures what is stored, does not.
+  bool varies(std::string_view function_name) const;
 
   struct Size {
     std::size_t functions = 0, relations = 0, types = 0, operators = 0;
@@ -119,7 +122,7 @@ class Catalog {
   Names relations_, types_;
   Names trusted_relations_;  // by operators
   bool trusts_unknown_relations_ = true;
-  Map<bool> operators_, pinning_;
+  Map<bool> operators_, pinning_, varying_;
 };
 
 // Functions that take an advisory lock which outlives the transaction, and those that may give the

@@ -136,6 +136,7 @@ struct Facts {
   bool depends_on_literals = false;  // not cached by digest: SET, set_config, transaction modes
   bool several = false;              // more than one statement in the string
   bool only_suspected = true;        // no statement says by itself that it is no read
+  bool varies = false;               // a read that may say something else next time: random(), TABLESAMPLE ...
   TransactionStep step = TransactionStep::none;  // the last one that is not none
   std::uint64_t digest = 0;
   // Where who counts by digest has found it last. Facts belong to one worker.

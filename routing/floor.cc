@@ -8,6 +8,8 @@ void Floor::raise_to(Lsn position, std::uint16_t its_term, std::uint64_t sent) {
   // Where a node was to be asked, its position may be the higher one, or this.
   if (kind == Kind::at_node) raise(sent);
   if (kind == Kind::none) kind = Kind::known;
+  at_kept = false;
+  if (term != its_term || position > lsn) foreign = true;
   lsn = term == its_term ? std::max(lsn, position) : position;
   term = its_term;
 }
@@ -24,6 +26,7 @@ bool Floor::learn_rest(const ClusterState& cluster) {
       // Whatever it was, nobody has it any more; the new primary's first sample is past what is left of it.
       lost = true;
       lsn = {};
+      foreign = false;
       kind = Kind::pending;
       sample = std::max(sample, cluster.first_sample);
     }
@@ -36,11 +39,13 @@ bool Floor::learn_rest(const ClusterState& cluster) {
     } else if (it->probe >= probe && it->replayed != Lsn{}) {
       kind = Kind::known;
       lsn = it->replayed;
+      foreign = true;
       term = cluster.term;
     }
   }
   if (kind == Kind::pending && sample <= cluster.sample) {
     kind = Kind::known;
+    if (lsn <= cluster.sample_lsn || term != cluster.term) foreign = false;
     lsn = at_least(cluster.sample_lsn);
     term = cluster.term;
   }

@@ -18,6 +18,9 @@ struct Floor {
     at_node,  // what `node` had replayed when its probe number `probe` was asked; `node` itself will do
   };
   Kind kind = Kind::none;
+  bool foreign : 1 = false;  // `lsn` is of none of our samples: a token's, or what a replica had replayed
+  // What the session was told last is the kept answer number SessionState::kept, and nothing has moved the floor since.
+  bool at_kept : 1 = false;
   NodeId node{};
   std::uint16_t incarnation = 0;  // at_node, its low bits: another life of the node may stand lower
   std::uint16_t term = 0;         // ClusterState::term that `lsn` is of
@@ -30,7 +33,11 @@ struct Floor {
   // The session has written, or has seen the primary's own data, and the newest sample *sent* so far is `sent`:
   // the first one after it is past that.
   void raise(std::uint64_t sent) {
-    if (kind == Kind::at_node) lsn = {};
+    if (kind == Kind::at_node) {
+      lsn = {};
+      foreign = false;
+    }
+    at_kept = false;
     kind = Kind::pending;
     sample = sent + 1;
   }
@@ -38,6 +45,7 @@ struct Floor {
   // What it has seen is no newer than what that node says when it is asked next.
   void read_at(NodeId n, std::uint64_t its_incarnation, std::uint64_t probes_sent) {
     kind = Kind::at_node;
+    foreign = at_kept = false;
     node = n;
     incarnation = static_cast<std::uint16_t>(its_incarnation);
     probe = probes_sent + 1;

@@ -385,6 +385,7 @@ class Finder {
       } else if (key == "RangeVar") {
         range(i);
       } else if (key == "RangeTableSample") {
+        facts_.varies = true;
         const Qualified method = qualified(json_.find(i, "method"));
         if (method.name != "bernoulli" && method.name != "system") function(method, i);
       } else if (key == "lockingClause") {
@@ -438,6 +439,7 @@ class Finder {
     if (is_advisory_unlock(name)) facts_.may_unpin |= Pin::advisory_lock;
     if (catalog_.pins(name)) facts_.pins |= Pin::session_function;
     facts_.sees_prepared |= name == "pg_prepared_statement";
+    facts_.varies |= catalog_.varies(name);
     switch (catalog_.function(called.schema, name)) {
       case Catalog::Verdict::read: return;
       case Catalog::Verdict::volatile_function: return write(ClassReason::volatile_function);
@@ -458,6 +460,7 @@ class Finder {
     for (Index c = first; c != json_.end(fields); c = json_.end(c)) {
       if (json_.has(c, "A_Star")) return;  // a.*
     }
+    facts_.varies |= catalog_.varies(name);
     const Catalog::Verdict v = catalog_.function(name);
     const bool dangerous =
         v == Catalog::Verdict::primary_only || v == Catalog::Verdict::volatile_function;

@@ -21,6 +21,7 @@ struct RouteOverrides {
   conf::Consistency consistency = conf::Consistency::session;
   conf::RouteTarget target = conf::RouteTarget::any;
   bool target_by_hint = false;  // else by a rule
+  bool may_share = false;       // the answer is good for others who ask the same: coalesce, cache
   std::uint16_t rule = 0;       // 1 + its place among the rules; 0: none fits
   std::uint32_t max_lag_ms = 0, query_timeout_ms = 0;  // 0: as configured
 };
@@ -43,6 +44,7 @@ inline RouteOverrides join(const RouteOverrides& a, const RouteOverrides& b, con
   };
   RouteOverrides both = b.blocked && !a.blocked ? b : a;
   both.given = true;
+  both.may_share = false;  // answers are shared one by one
   both.consistency = std::max(a.consistency, b.consistency);
   if (a.target != b.target) {
     const bool primary = a.target == RouteTarget::primary || b.target == RouteTarget::primary;

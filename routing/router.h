@@ -24,6 +24,7 @@ struct SessionState {
   bool consistency_hinted = false;  // asked for by the client: SET pgsluice.consistency
   conf::RouteTarget target = conf::RouteTarget::any;
   bool target_by_hint = true;       // else by a [[route]]
+  std::uint32_t kept = 0;           // see Floor::at_kept; 0: the one that is being kept
   Floor floor{};
 };
 

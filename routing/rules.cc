@@ -152,6 +152,7 @@ RouteOverrides overrides_of(const conf::RouteRule* rule, const Hints& hints, con
     said.consistency = Consistency::session;
   if (rule == nullptr) return said;
   said.blocked = rule->block;
+  said.may_share = rule->coalesce || rule->cache;
   said.max_lag_ms = milliseconds(rule->max_lag);
   said.query_timeout_ms = milliseconds(rule->query_timeout);
   return said;

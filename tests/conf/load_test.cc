@@ -388,6 +388,10 @@ TEST_SUITE("conf/load") {
     CHECK(error("name = \"a\"\n[[route]]\nname = \"a\"\n").find("route.2.name is \"a\"; it must be another") !=
           std::string::npos);
     CHECK(error("[[route]]\nname = \"1\"\n").find("route.2.name is \"1\"") != std::string::npos);
+    CHECK(error("coalesce = true\nconsistency = \"primary\"\n").find("route.1.consistency is \"primary\"; it must be") !=
+          std::string::npos);
+    CHECK(error("block = true\ncoalesce = true\n").find("route.1.block is true; it must stand alone") !=
+          std::string::npos);
     CHECK(error("block = true\ntarget = \"primary\"\n").find("route.1.block is true; it must stand alone") !=
           std::string::npos);
     CHECK(error("target = \"replica\"\nconsistency = \"primary\"\n").find("route.1.consistency is \"primary\"") !=

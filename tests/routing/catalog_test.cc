@@ -30,6 +30,21 @@ ClassReason why(const std::string& sql, const Catalog& catalog) {
 }  // namespace
 
 TEST_SUITE("routing/catalog") {
+  TEST_CASE("a function may say something else each time when its list or the catalogue says so, whoever calls it a read") {
+    const Catalog c({.functions = {made("app", "mine", true), made("app", "steady", false), shipped("pg_sleep", true),
+                                   shipped("random", true)}},
+                    {.read_functions = {"app.mine"}});
+    CHECK(c.function("mine") == Verdict::read);
+    CHECK(c.function("random") == Verdict::read);
+    CHECK(c.varies("mine"));
+    CHECK(c.varies("random"));
+    CHECK(c.varies("gen_random_uuid"));
+    CHECK(Catalog().varies("clock_timestamp"));
+    CHECK_FALSE(c.varies("steady"));
+    CHECK_FALSE(c.varies("now"));
+    CHECK_FALSE(c.varies("pg_sleep"));  // it says nothing at all
+  }
+
   TEST_CASE("without pg_proc the common built-ins are known and everything else is unknown") {
     const Catalog c;
     CHECK(c.function("count") == Verdict::read);

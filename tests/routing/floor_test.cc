@@ -206,4 +206,50 @@ TEST_SUITE("routing/floor") {
     floor.learn(state);
     CHECK(floor.lsn == Lsn{60});
   }
+
+  TEST_CASE("whatever moves it makes it another than the kept answer's, and what is learnt of it does not") {
+    ClusterState state = cluster();
+    Floor floor;
+    floor.read_at(NodeId{1}, 1, 4);
+    floor.at_kept = true;
+    state.nodes[1].probe = 5;
+    floor.learn(state);
+    CHECK(floor.kind == Floor::Kind::known);
+    CHECK(bool{floor.at_kept});
+    const auto moved = [&floor](auto how) {
+      Floor copy = floor;
+      how(copy);
+      return !copy.at_kept;
+    };
+    CHECK(moved([](Floor& it) { it.raise(6); }));
+    CHECK(moved([](Floor& it) { it.read_at(NodeId{1}, 1, 4); }));
+    CHECK(moved([](Floor& it) { it.raise_to(std::uint64_t{5}, 8); }));
+    CHECK(moved([](Floor& it) { it.raise_to(Lsn{1}, 1, 8); }));
+    floor.raise_to(std::uint64_t{0}, 8);  // nothing that it does not know
+    CHECK(bool{floor.at_kept});
+  }
+
+  TEST_CASE("it is known whether the position is one of our own samples") {
+    ClusterState state = cluster();
+    Floor floor;
+    floor.raise_to(Lsn{50}, 1, 8);
+    CHECK(bool{floor.foreign});  // a token's
+    floor.raise(6);
+    floor.learn(state);
+    CHECK(floor.lsn == Lsn{70});
+    CHECK_FALSE(bool{floor.foreign});
+    floor.raise_to(Lsn{80}, 1, 8);
+    floor.raise(6);
+    floor.learn(state);
+    CHECK(floor.lsn == Lsn{80});
+    CHECK(bool{floor.foreign});
+    floor.read_at(NodeId{1}, 1, 4);
+    state.nodes[1].probe = 5;
+    floor.learn(state);
+    CHECK(bool{floor.foreign});  // a replica's
+    floor.read_at(NodeId{1}, 1, 9);
+    floor.raise(6);
+    floor.learn(state);
+    CHECK_FALSE(bool{floor.foreign});
+  }
 }

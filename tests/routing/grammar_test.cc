@@ -157,6 +157,20 @@ TEST_SUITE("routing/grammar") {
     CHECK(facts.pins == routing::Pin::session_function);
   }
 
+  TEST_CASE("a read that may say something else next time is known, wherever the call stands") {
+    for (const char* sql : {"SELECT random()", "SELECT * FROM t WHERE id > (SELECT 10 * random())",
+                            "SELECT * FROM t ORDER BY gen_random_uuid()", "SELECT * FROM t TABLESAMPLE system (1)",
+                            "SELECT 1; SELECT clock_timestamp()"}) {
+      CAPTURE(sql);
+      CHECK(facts_of(sql).varies);
+      CHECK(facts_of(sql).is_read());
+    }
+    for (const char* sql : {"SELECT now(), count(*) FROM t", "SELECT random FROM t", "SELECT 'random()'"}) {
+      CAPTURE(sql);
+      CHECK_FALSE(facts_of(sql).varies);
+    }
+  }
+
   TEST_CASE("settings come out ready to be replayed") {
     const struct {
       const char* sql;

@@ -221,4 +221,17 @@ TEST_SUITE("routing/rules") {
       CHECK(three.rule == 3);
     }
   }
+
+  TEST_CASE("a rule's coalesce and cache hold for one statement, not for several that go together") {
+    RouteRule shares = rule("shares"), keeps = rule("keeps");
+    shares.coalesce = true;
+    keeps.cache = 1s;
+    const SessionState state = session(Consistency::session);
+    CHECK(overrides_of(&shares, {}, state).may_share);
+    CHECK(overrides_of(&keeps, {}, state).may_share);
+    const RouteRule nothing = rule("counts");
+    CHECK_FALSE(overrides_of(&nothing, {}, state).may_share);
+    const RouteOverrides one = overrides_of(&shares, {}, state);
+    CHECK_FALSE(join(one, one, {.max_lag = 10s, .query_timeout = 0s}).may_share);
+  }
 }
