@@ -406,7 +406,8 @@ void ClientLogin::on_password(std::string_view payload) {
     fail(wire::sqlstate::kInvalidPassword, "empty password returned by client");
     return;
   }
-  // Against a SCRAM secret this takes milliseconds, and for a user that does not exist it takes as long.
+  // Against a SCRAM secret this takes milliseconds, and for a user that does not exist, or whose secret is of
+  // another kind, it takes as long: time tells nobody who exists.
   struct Check {
     std::string secret, user, password;
     bool exists, right = false;
@@ -418,8 +419,11 @@ void ClientLogin::on_password(std::string_view payload) {
         worker_.shared().mock_key, asked_.user, wire::kDefaultScramIterations));
   stage_ = Stage::secret;
   worker_.loop().in_background(
-      [check] { check->right = wire::verify_cleartext(check->secret, check->user, check->password,
-                                                      &check->proved); },
+      [check] {
+        check->right = wire::verify_cleartext(check->secret, check->user, check->password, &check->proved);
+        if (wire::password_kind(check->secret) != wire::PasswordKind::scram)
+          (void)wire::salted_password(check->password, check->user, wire::kDefaultScramIterations);
+      },
       [this, check, alive = alive_] {
         wire::cleanse(check->password);
         if (!*alive || client_.state() != ClientState::login) return;
