@@ -48,6 +48,7 @@ MonitorProber::~MonitorProber() = default;
 
 void MonitorProber::configure(PgTarget target, Millis timeout) {
   timeout_ = timeout;
+  looked_up_.reset();  // who reloads may have moved the name
   target.ip = target_.ip;
   if (target == target_) return;
   target_ = std::move(target);

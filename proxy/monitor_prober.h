@@ -61,7 +61,7 @@ class MonitorProber {
   std::string server_version() const { return connection_.server_parameter("server_version"); }
 
   static constexpr Millis kRetryFloor{50};   // between two attempts to connect
-  static constexpr Millis kNameTtl{30'000};  // names are looked up again this often, and on failure
+  static constexpr Millis kNameTtl{30'000};  // names are looked up again this often, on failure
 
  private:
   enum class Phase : std::uint8_t { resting, resolving, connecting, asking, pausing };

@@ -58,8 +58,7 @@ Server::Server(Worker& worker, Identity& identity, const routing::NodeState& nod
       node_host_(node.address.host),
       port_(node.address.port) {
   connected_at = worker.now();
-  // All addresses of a name are tried: each attempt takes the next one.
-  if (!node.ips.empty()) ip_ = node.ips[worker.random()() % node.ips.size()];
+  if (!node.ips.empty()) ip_ = node.ips.front();
   login_ = std::make_unique<ServerLogin>(worker, *this);
   ask_tls_ = worker.settings().tls_server_mode >= conf::TlsMode::prefer;
 }

@@ -231,7 +231,9 @@ void Worker::look_at(Server& server) const {
   server.is_stale = true;
   for (const routing::ClusterState& state : topology_->clusters)
     if (const routing::NodeState* node = state.find(server.node_id()))
-      server.is_stale = node->incarnation != server.incarnation() || node->drained;
+      server.is_stale = node->incarnation != server.incarnation() || node->drained ||
+                        // Its name stands for other addresses now.
+                        (!node->ips.empty() && std::ranges::find(node->ips, server.ip()) == node->ips.end());
   server.is_stale |= server.outdated || server.identity().paused;
 }
 
@@ -636,7 +638,13 @@ bool Worker::may_open(const routing::NodeState& node) {
 
 // Its right to exist has been taken, and its place among those being made. False: it could not even be started.
 bool Worker::open_server(Identity& identity, pool::Pool& its_pool, const routing::NodeState& node) {
-  auto made = std::make_unique<Server>(*this, identity, node);
+  // All addresses of a name are tried: first the one that answers the probes, after each failure the next.
+  routing::NodeState at = node;
+  const std::size_t failures =
+      routing::index(node.id) < backoffs_.size() ? backoffs_[routing::index(node.id)].failures() : 0;
+  if (at.ips.size() > 1)
+    std::ranges::rotate(at.ips, at.ips.begin() + static_cast<std::ptrdiff_t>(failures % at.ips.size()));
+  auto made = std::make_unique<Server>(*this, identity, at);
   Server& server = *made;
   servers_.emplace(&server, std::move(made));
   its_pool.add(server);
