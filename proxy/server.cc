@@ -398,6 +398,9 @@ std::size_t Server::relay(std::string_view bytes) {
           swallow = true;
         }
         parameter_changed(told->name, told->value);
+        // Nobody has asked for that: its own default has changed, and with it what new clients are to hear.
+        if (!resetting_ && !verdict.swallow && (in_flight.empty() || !in_flight.front().changes))
+          identity_->welcomes.clear();
         break;
       }
       case be::kNoticeResponse:
@@ -573,7 +576,7 @@ bool Server::on_error(const wire::Pipeline::Entry& failed, const wire::ErrorFiel
     worker_->read_refused(*this, in_flight.front().digest, error.sqlstate);
   const bool again_elsewhere = healing.armed() && heals(error);
   if (!again_elsewhere) stop_healing();
-  if (error.sqlstate == wire::sqlstate::kReadOnlySqlTransaction) [[unlikely]] doubt_role();
+  if (wire::refused_in_recovery(error)) [[unlikely]] doubt_role();
   // What the server skips from here to the next Sync never happened; the failed one is among it.
   bool first = true;
   for (const wire::Pipeline::Entry& entry : pipeline.skipped()) {
