@@ -359,11 +359,26 @@ void Worker::cancel_finished(Canceller& canceller) {
 
 // --- news ------------------------------------------------------------------------------------------
 
+namespace {
+
+// Which node is the primary, and in which of its lives; none while there is none.
+std::optional<std::pair<routing::NodeId, std::uint64_t>> life_of_primary(const routing::ClusterState* state) {
+  const routing::NodeState* node = state == nullptr || !state->primary ? nullptr : state->find(*state->primary);
+  if (node == nullptr) return std::nullopt;
+  return std::pair{node->id, node->incarnation};
+}
+
+}  // namespace
+
 void Worker::topology_changed(std::shared_ptr<const routing::Topology> topology) {
   const auto before = std::exchange(topology_, std::move(topology));
   compare_primaries(*before);
   map_nodes();
-  for (const auto& [key, identity] : identities_) identity->state = topology_->find(identity->cluster);
+  for (const auto& [key, identity] : identities_) {
+    const routing::ClusterState* const was = std::exchange(identity->state, topology_->find(identity->cluster));
+    // Another primary, or one that has been started anew, may be of another version and have other defaults.
+    if (life_of_primary(was) != life_of_primary(identity->state)) identity->welcomes.clear();
+  }
   // After a switch nothing is left that could write to the old primary.
   std::vector<std::pair<Server*, ServerEnd>> cut;
   for (const auto& [address, server] : servers_) {
