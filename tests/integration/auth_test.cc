@@ -1,8 +1,11 @@
+#include <chrono>
 #include <csignal>
+#include <map>
 #include <set>
 #include <string>
 
 #include "tests/integration/fixture.h"
+#include "tests/support/gate.h"
 #include "tests/support/raw_client.h"
 
 // Who are you: of clients to us, and of us to servers.
@@ -270,6 +273,143 @@ TEST_SUITE("integration/auth") {
     CHECK_FALSE(proxy.connect("auth_changing", "app", with_password("first")).ok());
   }
 
+  TEST_CASE("requirement 6: auth.query is asked with the name as a value, and by nobody's search_path") {
+    Connection owner(shared_cluster().conninfo(0, "postgres", "postgres"));
+    REQUIRE(owner.exec("drop table if exists public.pg_authid; drop role if exists \"o'brien\"").ok());
+    REQUIRE(owner.exec("create table public.pg_authid as select name as rolname, 'hacked'::text as rolpassword from "
+                       "unnest(array['scram_user', 'o''brien']) name").ok());
+    REQUIRE(owner.exec("create role \"o'brien\" login password 'true'").ok());
+    REQUIRE(owner.exec("grant select on public.pg_authid to public").ok());
+    const Role asker("auth_asker", "login superuser password 'asker-secret'");
+    REQUIRE(owner.exec("alter role auth_asker set search_path = public, pg_catalog").ok());
+    {
+      ProxyProcess proxy(config_for(shared_cluster())
+                             .set("auth", "method", "\"scram-sha-256\"")
+                             .set("auth", "query_user", "\"auth_asker\"")
+                             .set("auth", "query_password", "\"asker-secret\"")
+                             .set("auth", "query",
+                                  quoted("SELECT rolname, rolpassword FROM pg_authid WHERE rolname = $1")));
+      const std::string evil = " options='-c search_path=public'";
+      const auto logs_in = [&](const std::string& user, const std::string& password) {
+        return proxy.connect(user, "app", with_password(password) + evil).ok();
+      };
+      CHECK(logs_in("scram_user", "scram_user-secret"));
+      CHECK_FALSE(logs_in("scram_user", "hacked"));
+      CHECK(logs_in("'o\\'brien'", "true"));
+      CHECK_FALSE(logs_in("'o\\'brien'", "hacked"));
+      CHECK_FALSE(logs_in("'x\\' or rolname = \\'scram_user'", "scram_user-secret"));
+    }
+    CHECK(owner.exec("drop table public.pg_authid; drop role \"o'brien\"").ok());
+  }
+
+  TEST_CASE("requirement 5: how long a refusal takes does not tell who exists") {
+    ProxyProcess proxy(config_for(shared_cluster())
+                           .set("auth", "method", "\"password\"")
+                           .set("user.plain", "password", "\"secret\"")
+                           .set("user.kept_md5", "password", quoted(stored_secret("md5_user")))
+                           .set("user.scram_user", "password", quoted(stored_secret("scram_user"))));
+    // From the password to the answer. The quickest of many counts: other work on the machine only adds.
+    const std::vector<std::string> users = {"ghost", "plain", "kept_md5", "scram_user"};
+    std::map<std::string, double> quickest;
+    for (int round = 0; round < 25; ++round) {
+      for (const std::string& user : users) {
+        RawClient client(proxy.port());
+        client.send(startup_message({{"user", user}, {"database", "app"}}));
+        REQUIRE(client.read());
+        const auto from = std::chrono::steady_clock::now();
+        client.send(message('p', std::string("wrong\0", 6)));
+        const auto answer = client.read();
+        const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - from;
+        REQUIRE(answer);
+        CHECK(answer->field('C') == "28P01");
+        const auto known = quickest.emplace(user, took.count()).first;
+        known->second = std::min(known->second, took.count());
+      }
+    }
+    for (const std::string& user : users) {
+      CAPTURE(user);
+      CAPTURE(quickest["ghost"]);
+      CAPTURE(quickest[user]);
+      CHECK(quickest[user] > quickest["ghost"] / 3);
+      CHECK(quickest[user] < quickest["ghost"] * 3);
+    }
+  }
+
+  TEST_CASE("requirement 4: long passwords and SASL messages come in pieces; a login that stops half-way is cut off") {
+    const std::string secret(6000, 's');
+    ProxyConfig config = config_for(shared_cluster())
+                             .set("user.app", "password", quoted(secret))
+                             .set("listen", "login_timeout", "\"3s\"");
+    const std::string first = "n,,n=" + std::string(3000, 'x') + ",r=0123456789abcdefghij";
+    const std::string sasl = message('p', std::string("SCRAM-SHA-256") + '\0' +
+                                              int32_bytes(static_cast<std::uint32_t>(first.size())) + first);
+    const std::string startup = startup_message({{"user", "app"}, {"database", "app"}});
+    ProxyProcess clear(config.set("auth", "method", "\"password\""));
+    ProxyProcess scram(config.set("auth", "method", "\"scram-sha-256\""));
+    struct Login {
+      ProxyProcess& proxy;
+      std::string answer;
+      char then;
+    };
+    std::vector<RawClient> stopped;
+    for (const Login& one : {Login{clear, message('p', secret + '\0'), 'Z'}, Login{scram, sasl, 'R'}}) {
+      CAPTURE(one.answer.size());
+      RawClient client(one.proxy.port());
+      client.send(startup);
+      REQUIRE(client.read());
+      client.send(one.answer.substr(0, 3));
+      client.send(one.answer.substr(3, 2000));
+      CHECK_FALSE(client.read(50ms));
+      client.send(one.answer.substr(2003));
+      const auto heard = client.read_until(one.then, 5s);
+      REQUIRE(!heard.empty());
+      CHECK(heard.back().type == one.then);
+      // Half of it, and no more.
+      stopped.emplace_back(one.proxy.port());
+      stopped.back().send(startup);
+      REQUIRE(stopped.back().read());
+      stopped.back().send(one.answer.substr(0, 2000));
+      // More than Postgres takes is not waited for.
+      RawClient endless(one.proxy.port());
+      endless.send(startup);
+      REQUIRE(endless.read());
+      endless.send("p" + int32_bytes(70000));
+      const auto refused = endless.read_until('E', 1s);
+      REQUIRE(!refused.empty());
+      CHECK(refused.back().field('C') == "08P01");
+    }
+    for (RawClient& one : stopped) CHECK(one.wait_closed(5s));
+    // Byte by byte, all the way.
+    Gate gate(scram.port());
+    gate.one_byte_at_a_time(true);
+    Connection client("host=127.0.0.1 user=app dbname=app sslmode=disable gssencmode=disable password=" + secret +
+                      " port=" + std::to_string(gate.port()));
+    CHECK_MESSAGE(client.scalar("select 1") == "1", client.error());
+  }
+
+  TEST_CASE("[postgres] requirement 9: role and session_authorization at start-up are for those who may") {
+    const Role mine("auth_mine", "nologin"), foreign("auth_foreign", "nologin");
+    REQUIRE(shared_cluster().connect(0).exec("grant auth_mine to app").ok());
+    shared_cluster().wait_replicated();
+    ProxyProcess proxy(config_for(shared_cluster()).set("pool", "size", "1"));
+    const auto with = [&proxy](const std::string& options) {
+      return proxy.connect("app", "app", "sslmode=disable options='" + options + "'");
+    };
+    Connection allowed = with("-c role=auth_mine");
+    REQUIRE_MESSAGE(allowed.ok(), allowed.error());
+    CHECK(allowed.scalar("select current_user") == "auth_mine");
+    CHECK(proxy.connect().scalar("select current_user") == "app");
+    CHECK(allowed.scalar("select current_user") == "auth_mine");
+    for (const std::string options : {"-c role=auth_foreign", "-c role=auth_nosuch",
+                                      "-c session_authorization=auth_foreign"}) {
+      CAPTURE(options);
+      const Connection refused = with(options);
+      CHECK_FALSE(refused.ok());
+      CHECK_MESSAGE(says(refused, "FATAL"), refused.error());
+    }
+    CHECK(proxy.connect().scalar("select current_user") == "app");
+  }
+
   TEST_CASE("trust asks for nothing") {
     ProxyProcess proxy(config_for(shared_cluster()));
     CHECK(proxy.connect("app").scalar("select current_user") == "app");
@@ -412,7 +552,7 @@ TEST_SUITE("integration/auth") {
     CHECK(proxy.connect("app").scalar("select 1") == "1");
   }
 
-  TEST_CASE("requirement 9: a database that does not exist is 3D000") {
+  TEST_CASE("requirement 9: requirement 8: a database that does not exist is 3D000") {
     ProxyProcess proxy(config_for(shared_cluster()));
     RawClient client(proxy.port());
     if (client.login("app", "nowhere")) {

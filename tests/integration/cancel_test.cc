@@ -10,6 +10,25 @@
 // A cancel reaches the statement that it was meant for, and nothing else.
 using namespace integration;
 
+namespace {
+
+// A client whose statement ends by itself while its cancel is held up before the node.
+struct LateCancel {
+  RawClient client, canceller;
+
+  LateCancel(const ProxyProcess& proxy, Gate& gate) : client(proxy.port()), canceller(proxy.port()) {
+    REQUIRE(client.login());
+    client.send(query_message("select pg_sleep(1)"));
+    gate.hold(std::string("\x04\xd2\x16\x2e", 4));
+    // It may come before the statement has begun, and then leads nowhere.
+    CHECK(stays([this] { return !client.read(1ms); }, 200ms));
+    canceller.send(cancel_request(client.pid, client.key));
+    REQUIRE(eventually([&gate] { return gate.held(); }));
+  }
+};
+
+}  // namespace
+
 TEST_SUITE("integration/cancel") {
   TEST_CASE(
       "[postgres] requirement 21: a running statement is cancelled with 57014, and the connection stays") {
@@ -170,6 +189,40 @@ TEST_SUITE("integration/cancel") {
     CHECK(some(true, "K\0\0\0\x28"sv) == speaks_it);
     CHECK(some(false, "\0\0\0\x2c\x04\xd2\x16\x2e"sv) == speaks_it);
     CHECK(some(false, "\0\0\0\x10\x04\xd2\x16\x2e"sv) != speaks_it);
+  }
+
+  TEST_CASE("requirement 21: a server whose cancel is still on its way is nobody else's, so that the next is not hit") {
+    PgCluster& cluster = shared_cluster();
+    Gate gate(cluster.port(0));
+    ProxyProcess proxy(config_for(cluster).servers({gate.address()}).set("pool", "size", "1"));
+    REQUIRE(proxy.ready(0));
+    LateCancel late(proxy, gate);
+    Connection next = proxy.connect();
+    CHECK(types(late.client.read_until('Z')) == "TDCZ");
+    REQUIRE(next.send("select pg_sleep(0.3), 'not hit'"));
+    CHECK(stays([&cluster] {
+      return cluster.ask(0, "select count(*) from pg_stat_activity where query like '%not hit%' and pid <> "
+                            "pg_backend_pid()") == "0";
+    }, 200ms));
+    gate.release();
+    CHECK(late.canceller.wait_closed());
+    const Result result = next.finish();
+    CHECK_MESSAGE(result.ok(), result.scalar());
+  }
+
+  TEST_CASE("requirement 21: a cancel that does not arrive costs its server its place after pool.cancel_timeout") {
+    PgCluster& cluster = shared_cluster();
+    Gate gate(cluster.port(0));
+    ProxyProcess proxy(config_for(cluster)
+                           .servers({gate.address()})
+                           .set("pool", "size", "1")
+                           .set("pool", "cancel_timeout", "\"300ms\""));
+    REQUIRE(proxy.ready(0));
+    LateCancel late(proxy, gate);
+    CHECK(types(late.client.read_until('Z')) == "TDCZ");
+    CHECK(proxy.connect().scalar("begin; select 1") == "1");
+    CHECK(metric(proxy.metrics(), "pgsluice_server_closes_total", {"reason=\"cancel_failed\""}) == 1);
+    gate.release();
   }
 
   TEST_CASE("requirement 21: the keys of two clients differ and cannot be told from each other") {

@@ -154,6 +154,52 @@ TEST_SUITE("integration/failover") {
     }
   }
 
+  TEST_CASE("requirement 32: after a switch every connection to the old primary is closed, open transactions too") {
+    PgCluster cluster;
+    Table table(cluster, "failover_closed", "n int", "values (0)");
+    ProxyProcess proxy(config_for(cluster));
+    REQUIRE(proxy.ready(2));
+    Connection holder = proxy.connect(), idle = proxy.connect();
+    CHECK(idle.exec("update failover_closed set n = 1").ok());
+    CHECK(holder.exec("begin").ok());
+    CHECK(holder.scalar("select n from failover_closed for update") == "1");
+    cluster.wait_replicated();
+    CHECK(backends(cluster, 0) >= 1);
+    // The old one goes on living and believes in itself.
+    cluster.promote(1);
+    cluster.follow(2, 1);
+    CHECK(eventually([&] { return proxy.node_is(cluster.address(1), "primary"); }));
+    CHECK(eventually([&] { return backends(cluster, 0) == 0; }));
+    CHECK_FALSE(holder.exec("update failover_closed set n = 2").ok());
+    CHECK_FALSE(holder.ok());
+    CHECK(eventually([&] { return idle.exec("update failover_closed set n = 3").ok(); }));
+    CHECK(cluster.ask(0, "select n from failover_closed") == "1");
+    CHECK(cluster.ask(1, "select n from failover_closed") == "3");
+    CHECK(stays([&] { return backends(cluster, 0) == 0; }, 200ms));
+  }
+
+  TEST_CASE("requirement 30: a primary that refuses a write as a standby does is asked at once what it is") {
+    PgCluster cluster({.replicas = 0});
+    ProxyProcess proxy(config_for(cluster).set("probe", "interval", "\"1min\""));
+    REQUIRE(proxy.ready(0));
+    Connection client = proxy.connect();
+    const auto prober = [&cluster] {
+      return cluster.ask(0, "select string_agg(pid::text, ',') from pg_stat_activity where usename = 'pgsluice' and "
+                            "query like '%pg_is_in_recovery%'");
+    };
+    std::string before;
+    REQUIRE(eventually([&] { return (before = prober()) != "" && before.find(',') == std::string::npos; }));
+    CHECK(client.exec("create table failover_doubt (n int)").ok());
+    CHECK(stays([&] { return prober() == before; }, 100ms));
+    cluster.set(0, "default_transaction_read_only = on\n");
+    CHECK(eventually([&] { return client.exec("insert into failover_doubt values (1)").code() == "25006"; }));
+    CHECK(eventually([&] {
+      (void)client.exec("insert into failover_doubt values (1)");
+      return prober() != before;
+    }));
+    CHECK(client.scalar("select count(*) from failover_doubt") == "0");
+  }
+
   TEST_CASE("requirement 33: no more statements wait for a primary than routing.primary_waiters") {
     PgCluster cluster({.replicas = 1});
     Table table(cluster, "failover_waiters", "n int", "values (0)");

@@ -635,6 +635,21 @@ TEST_SUITE("integration/lifecycle") {
     CHECK(eventually([&proxy] { return !RawClient(proxy.port()).connected(); }));
   }
 
+  TEST_CASE("requirement 37: connections that are gone before they are accepted do no harm") {
+    ProxyProcess proxy(config_for(shared_cluster()));
+    Connection client = proxy.connect();
+    proxy.signal(SIGSTOP);
+    for (int i = 0; i < 30; ++i) {
+      RawClient gone(proxy.port());
+      gone.send(ssl_request());
+      gone.reset();
+    }
+    RawClient waits(proxy.port());
+    proxy.signal(SIGCONT);
+    CHECK(waits.login());
+    CHECK(client.scalar("select 1") == "1");
+  }
+
   TEST_CASE(
       "requirement 37: when descriptors run out clients are told 53300, the console still gets in, and it passes") {
     ProxyProcess proxy(config_for(shared_cluster()));

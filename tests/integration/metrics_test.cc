@@ -76,6 +76,62 @@ TEST_SUITE("integration/metrics") {
     CHECK(metric(text, "pgsluice_clients_accepted_total").value_or(0) >= 2);
   }
 
+  TEST_CASE("requirement 38: counters never fall, whoever leaves and whatever a reload takes away") {
+    ProxyConfig config = config_for(shared_cluster())
+                             .set("database.named", "cluster", "\"main\"")
+                             .set("database.named", "dbname", "\"app\"")
+                             .set("tenant.gone", "rate", "1000")
+                             .set("user.other", "tenant", "\"gone\"");
+    ProxyProcess proxy(config);
+    REQUIRE(proxy.ready(2));
+    const auto counters = [&proxy] {
+      std::map<std::string, double> found;
+      std::istringstream lines(proxy.metrics());
+      for (std::string line; std::getline(lines, line);) {
+        const std::string name = line.substr(0, line.find_first_of("{ "));
+        const bool counts = name.ends_with("_total") || name.ends_with("_count") || name.ends_with("_bucket");
+        if (line.starts_with('#') || !counts) continue;
+        found[line.substr(0, line.rfind(' '))] = std::stod(line.substr(line.rfind(' ')));
+      }
+      return found;
+    };
+    const auto use = [&proxy] {
+      for (const std::string database : {"app", "named", "nowhere"})
+        for (const std::string user : {"app", "other"}) {
+          Connection client = proxy.connect(user, database);
+          if (!client.ok()) continue;
+          for (const char* sql : {"select 1", "select 1/0", "begin", "commit", "set work_mem = '5MB'"})
+            (void)client.exec(sql);
+        }
+    };
+    const auto check = [&](const std::map<std::string, double>& before) {
+      const auto after = counters();
+      for (const auto& [series, value] : before) {
+        CAPTURE(series);
+        const auto found = after.find(series);
+        REQUIRE(found != after.end());
+        CHECK(found->second >= value);
+      }
+    };
+    use();
+    const auto first = counters();
+    CHECK(first.size() > 50);
+    proxy.rewrite(config.unset("database.named", "cluster")
+                      .unset("database.named", "dbname")
+                      .unset("tenant.gone", "rate")
+                      .unset("user.other", "tenant")
+                      .servers({shared_cluster().address(0), shared_cluster().address(1)}));
+    CHECK(proxy.console().exec("reload").ok());
+    check(first);
+    use();
+    const auto second = counters();
+    check(first);
+    proxy.rewrite(config.servers(
+        {shared_cluster().address(0), shared_cluster().address(1), shared_cluster().address(2)}));
+    CHECK(proxy.console().exec("reload").ok());
+    check(second);
+  }
+
   TEST_CASE("latencies, queue waits and server times go where they belong") {
     ProxyProcess proxy(config_for(shared_cluster()).set("pool", "size", "1"));
     Connection holder = proxy.connect();

@@ -312,7 +312,7 @@ TEST_SUITE("integration/prepared") {
     CHECK_MESSAGE(problems.empty(), joined(problems));
   }
 
-  TEST_CASE("prepared reads go to replicas and prepared writes to the primary") {
+  TEST_CASE("requirement 22: prepared reads go to replicas and prepared writes to the primary") {
     PgCluster& cluster = shared_cluster();
     Table table(cluster, "prepared_rows", "a int");
     ProxyProcess proxy(small_pool());

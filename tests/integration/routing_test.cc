@@ -2,6 +2,7 @@
 #include <mutex>
 
 #include "tests/integration/fixture.h"
+#include "tests/support/raw_client.h"
 
 // Which node answers. Every node is asked which port it listens on; current_setting is stable, so
 // the question itself is a read.
@@ -200,6 +201,52 @@ TEST_SUITE("integration/routing") {
             "primary");
       CHECK(kReplicas.count(who_answers(shared_cluster(), reader,
                                         "select 1; select current_setting('port')")) == 1);
+    }
+  }
+
+  TEST_CASE("requirement 23: what stands before one Sync takes its strongest class") {
+    Routing routing;
+    RawClient client(routing.proxy.port());
+    REQUIRE(client.login());
+    const auto one = [](const std::string& sql) {
+      return parse_message("", sql) + bind_message("", "") + execute_message("");
+    };
+    const std::string who = one("select current_setting('port')");
+    const std::string write = one("insert into routing_rows(n) values (6)");
+    const auto answerer = [&client](const std::string& batch) {
+      client.send(batch + sync_message());
+      for (const Message& message : client.read_until('Z'))
+        if (message.type == 'D') return node_name(shared_cluster(), message.columns()[0]);
+      return std::string("nobody");
+    };
+    for (int i = 0; i < 4; ++i) {
+      CHECK(answerer(who + write) == "primary");
+      CHECK(answerer(write + who) == "primary");
+      CHECK(answerer(who + one("select 1") + write) == "primary");
+    }
+    CHECK(eventually([&] { return kReplicas.count(answerer(who + one("select 1"))) == 1; }));
+  }
+
+  TEST_CASE("requirement 22: each execution is routed by what its statement is, not by what its name was") {
+    Routing routing;
+    RawClient client(routing.proxy.port());
+    REQUIRE(client.login());
+    const auto answerer = [&client](const std::string& batch) {
+      client.send(batch + sync_message());
+      std::string found = "nobody";
+      for (const Message& message : client.read_until('Z'))
+        if (message.type == 'D') found = node_name(shared_cluster(), message.columns()[0]);
+      return found;
+    };
+    const std::string run = bind_message("", "s") + execute_message("");
+    const std::string read = "select current_setting('port')";
+    const std::string write = "insert into routing_rows(n) values (8) returning current_setting('port')";
+    CHECK(kReplicas.count(answerer(parse_message("s", read) + run)) == 1);
+    for (int i = 0; i < 3; ++i) {
+      CHECK(answerer(close_message('S', "s") + parse_message("s", write)) == "nobody");
+      CHECK(answerer(run) == "primary");
+      CHECK(answerer(close_message('S', "s") + parse_message("s", read)) == "nobody");
+      CHECK(eventually([&] { return kReplicas.count(answerer(run)) == 1; }));
     }
   }
 

@@ -285,6 +285,57 @@ TEST_SUITE("integration/tls") {
     }
   }
 
+  TEST_CASE("requirement 1: toward servers, bytes in the clear behind the answer to SSLRequest end the connection") {
+    Gate gate(shared_cluster().port(0));
+    ProxyProcess proxy(server_tls(shared_cluster(), "require").servers({gate.address()}));
+    REQUIRE(proxy.ready(0));
+    const auto lost = [&proxy] {
+      return proxy.log().find("the server sent unencrypted bytes after its answer to SSLRequest") != std::string::npos;
+    };
+    gate.add_to_first("Z");
+    Connection client = proxy.connect();
+    CHECK(client.scalar("select 1") != "1");
+    CHECK(eventually(lost));
+    gate.add_to_first("");
+    CHECK(eventually([&proxy] { return proxy.connect().scalar("select 1") == "1"; }));
+  }
+
+  TEST_CASE("requirement 7: channel binding is there for clients that want it, over TLS only") {
+    ProxyProcess proxy(client_tls("prefer")
+                           .set("auth", "method", "\"scram-sha-256\"")
+                           .set("user.scram_user", "password", "\"scram_user-secret\""));
+    const auto login = [&proxy](const std::string& more) {
+      return proxy.connect("scram_user", "app", "password=scram_user-secret " + more);
+    };
+    Connection bound = login("sslmode=require channel_binding=require");
+    CHECK_MESSAGE(bound.scalar("select 1") == "1", bound.error());
+    CHECK(login("sslmode=require channel_binding=disable").scalar("select 1") == "1");
+    CHECK(login("sslmode=disable channel_binding=disable").scalar("select 1") == "1");
+    CHECK_FALSE(login("sslmode=disable channel_binding=require").ok());
+    CHECK_FALSE(proxy.connect("scram_user", "app", "password=wrong sslmode=require channel_binding=require").ok());
+  }
+
+  TEST_CASE("requirement 21: a cancel goes over TLS where its server is reached so, and says nothing in the clear") {
+    PgCluster& cluster = shared_cluster();
+    Gate gate(cluster.port(0));
+    ProxyProcess proxy(server_tls(cluster, "require").servers({gate.address()}));
+    Connection client = proxy.connect();
+    REQUIRE(client.send("select pg_sleep(30)"));
+    CHECK(eventually([&cluster] {
+      return cluster.ask(0, "select count(*) from pg_stat_activity where usename = 'app' and state = 'active' "
+                            "and query like '%pg_sleep(30)%'") == "1";
+    }));
+    const std::size_t before = gate.connections();
+    CHECK(client.cancel());
+    CHECK(client.finish().code() == "57014");
+    CHECK(gate.connections() > before);
+    for (const std::string& head : gate.heads(false)) {
+      if (head.empty()) continue;
+      CHECK(head.compare(0, 8, ssl_request()) == 0);
+      CHECK(head.find(std::string("\x04\xd2\x16\x2e", 4)) == std::string::npos);
+    }
+  }
+
   TEST_CASE("toward servers, verify-ca refuses a certificate of another authority") {
     ProxyProcess proxy(server_tls(shared_cluster(), "verify-ca")
                            .set("tls.server", "ca", quoted(certificates().other_ca)));

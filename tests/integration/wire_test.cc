@@ -71,6 +71,37 @@ TEST_SUITE("integration/wire") {
   }
 
   TEST_CASE(
+      "requirement 1: bytes in the clear behind a request for encryption end the connection, whatever it is "
+      "answered") {
+    Wire wire;
+    for (const std::string& request : {ssl_request(), gss_request()}) {
+      RawClient client(wire.proxy.port());
+      client.send(request + startup_message({{"user", "app"}, {"database", "app"}}));
+      const auto heard = client.read_until('Z', 3s);
+      CHECK((heard.empty() || heard.back().type != 'Z'));
+      CHECK(client.wait_closed(3s));
+    }
+    wire.check_undisturbed();
+  }
+
+  TEST_CASE("requirement 4: who opens a connection and closes it, or asks whether there is TLS, has not failed") {
+    Wire wire;
+    for (int i = 0; i < 3; ++i) {
+      { RawClient silent(wire.proxy.port()); }
+      RawClient asking(wire.proxy.port());
+      asking.send(ssl_request());
+      CHECK(asking.read_byte() == 'N');
+    }
+    const auto closed = [&wire](const std::string& why) {
+      return metric(wire.proxy.metrics(), "pgsluice_client_closes_total", {"reason=\"" + why + "\""}).value_or(-1);
+    };
+    CHECK(eventually([&] { return closed("probe_only") == 6; }));
+    CHECK(closed("login_failed") == 0);
+    CHECK(metric(wire.proxy.metrics(), "pgsluice_login_failures_total") == 0);
+    CHECK(wire.proxy.log().find("warning") == std::string::npos);
+  }
+
+  TEST_CASE(
       "[postgres] requirement 3: a newer minor version or an unknown _pq_ option is answered by one "
       "NegotiateProtocolVersion") {
     Wire wire;
@@ -348,7 +379,7 @@ TEST_SUITE("integration/wire") {
     CHECK(types(client.read_until('Z')) == "TDCZ");
   }
 
-  TEST_CASE("[postgres] requirement 17: the function call message works") {
+  TEST_CASE("[postgres] requirement 17: requirement 24: the function call message works, on the primary") {
     Wire wire;
     RawClient client(wire.proxy.port());
     REQUIRE(client.login());
@@ -359,6 +390,15 @@ TEST_SUITE("integration/wire") {
     const auto answer = client.read_until('Z');
     CHECK(types(answer) == "VZ");
     CHECK(answer[0].body.substr(4) == "5");
+    // What it calls nobody has looked at: the primary does it.
+    const std::string in_recovery = wire.cluster.ask(0, "select 'pg_is_in_recovery'::regproc::oid");
+    for (int i = 0; i < 4; ++i) {
+      client.send(message('F', int32_bytes(static_cast<std::uint32_t>(std::atoi(in_recovery.c_str()))) +
+                                   int16_bytes(0) + int16_bytes(0) + int16_bytes(0)));
+      const auto said = client.read_until('Z');
+      REQUIRE(types(said) == "VZ");
+      CHECK(said[0].body.substr(4) == "f");
+    }
   }
 
   TEST_CASE(
@@ -371,6 +411,36 @@ TEST_SUITE("integration/wire") {
     client.shutdown_write();
     CHECK(types(client.read_until('Z')) == "TDCZ");
     CHECK(client.wait_closed());
+  }
+
+  TEST_CASE("[postgres] requirement 17: nothing follows a FATAL") {
+    Wire wire;
+    RawClient client(wire.proxy.port());
+    REQUIRE(client.login());
+    client.send(query_message("begin"));
+    client.read_until('Z');
+    std::string rest;
+    for (int i = 0; i < 20; ++i) rest += query_message("select " + std::to_string(i));
+    client.send(query_message("select pg_terminate_backend(pg_backend_pid())") + rest);
+    const auto heard = client.read_until('Z');  // until the end: none comes
+    REQUIRE(!heard.empty());
+    CHECK(heard.back().type == 'E');
+    CHECK(heard.back().field('S') == "FATAL");
+    CHECK(client.closed());
+  }
+
+  TEST_CASE("requirement 19: a named statement too long to be kept is refused with 54000") {
+    ProxyProcess proxy(config_for(shared_cluster()).set("limits", "batch", "\"4KiB\""));
+    RawClient client(proxy.port());
+    REQUIRE(client.login());
+    const std::string text = "select '" + std::string(300000, 'x') + "'";
+    client.send(parse_message("", text) + bind_message("", "") + execute_message("") + sync_message());
+    CHECK(types(client.read_until('Z')) == "12DCZ");  // without a name there is nothing to keep
+    client.send(parse_message("kept", text) + sync_message());
+    const auto heard = client.read_until('E');
+    REQUIRE(!heard.empty());
+    CHECK(sqlstate_of(heard) == "FATAL 54000");
+    CHECK(client.wait_closed(3s));
   }
 
   TEST_CASE("[postgres] Terminate closes the connection") {

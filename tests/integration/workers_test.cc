@@ -76,7 +76,8 @@ TEST_SUITE("integration/workers") {
   }
 
   TEST_CASE(
-      "[multi-worker] prepared statements, transactions and cancels over handed-over servers") {
+      "[multi-worker] requirement 21: prepared statements, transactions and cancels over handed-over "
+      "servers") {
     ProxyProcess proxy(four_workers());
     const auto problems = at_once(12, [&proxy](std::size_t i) -> std::string {
       Connection client = proxy.connect();

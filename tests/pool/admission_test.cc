@@ -211,7 +211,9 @@ TEST_SUITE("pool/admission") {
     CHECK(registry.find("shop").burst == 1);
   }
 
-  TEST_CASE("promise 6: the clients of one user cannot take all numbers of tenants by inventing names") {
+  TEST_CASE(
+      "promise 6: requirement 38: the clients of one user cannot take all numbers of tenants by "
+      "inventing names") {
     TenantRegistry registry(with({.rate = 100}, {{"gold", {.rate = 5000}}}));
     for (int i = 0; i < 5000; ++i) registry.find("made up " + std::to_string(i), "eve");
     CHECK(registry.all().size() == 2 + TenantRegistry::kMaxNamedByUser);
@@ -223,7 +225,7 @@ TEST_SUITE("pool/admission") {
     CHECK(&registry.find("", "eve") == &registry.find("other"));
   }
 
-  TEST_CASE("invented names do not grow memory: past the limit they share one tenant") {
+  TEST_CASE("requirement 38: invented names do not grow memory: past the limit they share one tenant") {
     TenantRegistry registry(with({.rate = 100}));
     std::set<std::uint16_t> numbers;
     for (int i = 0; i < 5000; ++i) numbers.insert(registry.find("t" + std::to_string(i)).number);

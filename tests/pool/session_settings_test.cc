@@ -97,7 +97,7 @@ TEST_SUITE("pool/session_settings") {
     CHECK(replay({setting("role", "'joe'")}, {setting("role", "'joe'")}) == "");
   }
 
-  TEST_CASE("only what differs is sent, RESET before SET") {
+  TEST_CASE("requirement 11: only what differs is sent, RESET before SET") {
     CHECK(replay({setting("a", "1"), setting("b", "2")},
                  {setting("b", "2"), setting("c", "'x'")}) ==
           "RESET \"a\";SET \"c\" TO 'x';");
@@ -105,7 +105,7 @@ TEST_SUITE("pool/session_settings") {
     CHECK(replay({setting("a", "1")}, {}) == "RESET \"a\";");
   }
 
-  TEST_CASE("lists, numbers, words and custom names come out as Postgres takes them") {
+  TEST_CASE("requirement 11: lists, numbers, words and custom names come out as Postgres takes them") {
     CHECK(replay({}, {setting("search_path", "'a b', 'public'")}) ==
           "SET \"search_path\" TO 'a b', 'public';");
     CHECK(replay({}, {setting("search_path", "\"Mixed\"\"Case\",public")}) ==
@@ -207,7 +207,7 @@ TEST_SUITE("pool/session_settings") {
           "SELECT pg_catalog.set_config('a''b','c''); DROP TABLE t; --',false);");
   }
 
-  TEST_CASE("who the session is comes last, authorization before role") {
+  TEST_CASE("requirement 11: who the session is comes last, authorization before role") {
     CHECK(replay({}, {setting("role", "'joe'"), setting("session_authorization", "'bob'"),
                       setting("zone", "1")}) ==
           "SET \"zone\" TO 1;SET \"session_authorization\" TO 'bob';SET \"role\" TO 'joe';");

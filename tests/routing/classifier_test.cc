@@ -53,8 +53,8 @@ std::string expected(const corpus::Row& row) {
 
 TEST_SUITE("routing/classifier") {
   TEST_CASE(
-      "requirement 24: every statement of the corpus is what the corpus says, at first sight and from "
-      "the cache") {
+      "requirement 24: requirement 12: every statement of the corpus is what the corpus says, at first "
+      "sight and from the cache") {
     const auto rows = corpus::load();
     REQUIRE(rows.size() > 700);
     Classifier classifier(kLimits);

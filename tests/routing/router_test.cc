@@ -101,7 +101,7 @@ TEST_SUITE("routing/router") {
     CHECK_FALSE(BatchFacts::is_of_one(batch({of(7), of(8), of(8)}).digest));
   }
 
-  TEST_CASE("a held server is kept, whatever the statement") {
+  TEST_CASE("requirement 12: a held server is kept, whatever the statement") {
     for (const Facts& statement : {read(), write(), step(TransactionStep::end)}) {
       goes({statement}, same_server, RouteReason::in_transaction, {.in_transaction = true});
       goes({statement}, same_server, RouteReason::pinned, {.pinned = true});

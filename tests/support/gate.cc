@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <utility>
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -17,10 +18,10 @@ namespace support {
 
 namespace {
 
-sockaddr_in loopback(std::uint16_t port) {
+sockaddr_in loopback(std::uint16_t port, const std::string& at = "127.0.0.1") {
   sockaddr_in address{};
   address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  inet_pton(AF_INET, at.c_str(), &address.sin_addr);
   address.sin_port = htons(port);
   return address;
 }
@@ -38,7 +39,10 @@ void no_delay(int fd) {
 
 }  // namespace
 
-Gate::Gate(std::uint16_t target) : target_(target), port_(free_port()) {
+Gate::Gate(std::uint16_t target) : Gate(target, "127.0.0.1", free_port()) {}
+
+Gate::Gate(std::uint16_t target, const std::string& at, std::uint16_t port)
+    : target_(target), at_(at), port_(port) {
   listen_again();
   acceptor_ = std::thread([this] { accept_loop(); });
 }
@@ -55,7 +59,7 @@ void Gate::listen_again() {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   const int one = 1;
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-  const sockaddr_in address = loopback(port_);
+  const sockaddr_in address = loopback(port_, at_);
   if (bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
       listen(fd, 128) != 0) {
     std::perror("gate");
@@ -104,6 +108,33 @@ std::vector<std::string> Gate::heads(bool from_target) const {
   return heads;
 }
 
+void Gate::say(const std::string& mark, const std::string& bytes) {
+  const std::lock_guard lock(mutex_);
+  for (const auto& link : links_)
+    if (link->head[0].find(mark) != std::string::npos) link->to_say += bytes;
+}
+
+void Gate::add_to_first(const std::string& bytes) {
+  const std::lock_guard lock(mutex_);
+  addition_ = bytes;
+}
+
+void Gate::hold(const std::string& mark) {
+  const std::lock_guard lock(mutex_);
+  mark_ = mark;
+  holds_ = true;
+}
+
+void Gate::wait_if_held(std::string_view bytes) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (bytes.find(mark_) == std::string_view::npos) return;
+  }
+  ++held_;
+  while (holds_ && !closing_) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  --held_;
+}
+
 bool Gate::move(Link& link, bool from_target) {
   const int from = from_target ? link.target : link.client;
   const int to = from_target ? link.client : link.target;
@@ -120,10 +151,21 @@ bool Gate::move(Link& link, bool from_target) {
     if (last) count = budget;
     budget_ = static_cast<std::ptrdiff_t>(budget - count);
   }
+  std::string addition;
   if (std::string& head = link.head[from_target ? 1 : 0]; head.size() < kHead) {
     const std::lock_guard lock(mutex_);
+    if (from_target && head.empty()) addition = addition_;
     head.append(bytes, std::min(count, kHead - head.size()));
   }
+  if (!from_target && holds_) wait_if_held({bytes, count});
+  if (!addition.empty()) {
+    const std::string longer = std::string(bytes, count) + addition;
+    return deliver(to, longer.data(), longer.size());
+  }
+  return deliver(to, bytes, count) && !last;
+}
+
+bool Gate::deliver(int to, const char* bytes, std::size_t count) {
   for (std::size_t sent = 0; sent < count && !closing_;) {
     const ssize_t written = send(to, bytes + sent, count - sent, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (written > 0) {
@@ -134,7 +176,7 @@ bool Gate::move(Link& link, bool from_target) {
     poll(&waited, 1, 20);
     if ((waited.revents & (POLLERR | POLLHUP)) != 0) return false;
   }
-  return !last;
+  return true;
 }
 
 void Gate::pump(Link& link) {
@@ -149,6 +191,12 @@ void Gate::pump(Link& link) {
       std::this_thread::sleep_for(std::chrono::milliseconds(2));
       continue;
     }
+    std::string words;
+    {
+      const std::lock_guard lock(mutex_);
+      words = std::exchange(link.to_say, {});
+    }
+    if (!words.empty() && !deliver(link.client, words.data(), words.size())) break;
     pollfd waited[2] = {{.fd = link.client, .events = POLLIN, .revents = 0},
                         {.fd = link.target, .events = POLLIN, .revents = 0}};
     if (poll(waited, 2, 10) <= 0) continue;

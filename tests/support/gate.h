@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -17,6 +18,8 @@ namespace support {
 class Gate {
  public:
   explicit Gate(std::uint16_t target);
+  // At an address of this machine's own and a port that another Gate has at another one.
+  Gate(std::uint16_t target, const std::string& at, std::uint16_t port);
   ~Gate();
   Gate(const Gate&) = delete;
   Gate& operator=(const Gate&) = delete;
@@ -40,6 +43,18 @@ class Gate {
   // Bytes go one at a time, each in a segment of its own.
   void one_byte_at_a_time(bool on) { one_byte_ = on; }
 
+  // Says `bytes` to whoever holds a connection that began with something that contains `mark`, as if the target
+  // had said them.
+  void say(const std::string& mark, const std::string& bytes);
+  // The first piece that comes from the target to each connection has `bytes` at its end, in the same segment;
+  // "" ends that.
+  void add_to_first(const std::string& bytes);
+
+  // What contains `mark` does not reach the target until release(), nor does anything else of that connection.
+  void hold(const std::string& mark);
+  void release() { holds_ = false; }
+  bool held() const { return held_ > 0; }
+
   std::size_t connections() const { return accepted_; }  // so far
 
   // The first bytes (4 KiB at most) that each connection so far brought to the target, or from it.
@@ -49,6 +64,7 @@ class Gate {
   struct Link {
     int client = -1, target = -1;
     std::string head[2];  // by direction: to the target, from it
+    std::string to_say;
     std::thread thread;
   };
   static constexpr std::size_t kHead = 4096;
@@ -56,15 +72,21 @@ class Gate {
   void listen_again();
   void accept_loop();
   void pump(Link& link);
+  void wait_if_held(std::string_view bytes);
+  bool deliver(int to, const char* bytes, std::size_t count);
   bool move(Link& link, bool from_target);
 
   std::atomic<std::uint16_t> target_;
+  const std::string at_;
   std::uint16_t port_ = 0;
   std::atomic<int> listener_{-1};
   std::atomic<bool> closing_{false}, stopped_{false}, one_byte_{false};
   std::atomic<std::ptrdiff_t> budget_{-1};
   std::atomic<std::int64_t> delay_{0};
   std::atomic<std::size_t> accepted_{0}, cuts_{0};
+  std::atomic<bool> holds_{false};
+  std::atomic<int> held_{0};
+  std::string addition_, mark_;
   mutable std::mutex mutex_;
   std::vector<std::unique_ptr<Link>> links_;
   std::thread acceptor_;
