@@ -1,38 +1,40 @@
 #include "pool/prepared.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace pool {
 
 std::string server_name(std::uint32_t id) { return std::string(routing::kOurStatements) + std::to_string(id); }
 
 // Settings have no NUL in them.
-std::string PreparedRegistry::key_of(std::string_view tail, std::string_view read_by) {
-  std::string key;
-  key.reserve(read_by.size() + 1 + tail.size());
-  return key.append(read_by).append(1, '\0').append(tail);
+std::string PreparedRegistry::print(const Key& key) {
+  std::string text;
+  for (const Setting& setting : key.read_by.entries)
+    text.append(setting.name).append(setting.from_startup ? "<" : "=").append(setting.value).append(1, '\n');
+  return text.append(key.alone).append(1, '\0').append(key.tail);
 }
 
-PreparedRef PreparedRegistry::intern(std::string_view tail, std::string_view read_by) {
+PreparedRef PreparedRegistry::intern(std::string_view tail, SettingsSet read_by, std::string_view alone) {
   const std::lock_guard lock(mutex_);
-  if (const auto found = known_.find(key_of(tail, read_by)); found != known_.end()) {
+  if (const auto found = known_.find(print({tail, read_by, alone})); found != known_.end()) {
     if (PreparedRef held = found->second.lock()) return held;
     known_.erase(found);
   }
-  return make(tail, read_by);
+  return make(tail, std::move(read_by), alone);
 }
 
 PreparedRef PreparedRegistry::renew(const PreparedRef& spoilt) {
   const std::lock_guard lock(mutex_);
-  if (const auto found = known_.find(key_of(spoilt->tail, spoilt->read_by)); found != known_.end()) {
+  if (const auto found = known_.find(print({spoilt->tail, spoilt->read_by, spoilt->alone})); found != known_.end()) {
     // Somebody else may have met the same plan, on another server.
     if (PreparedRef held = found->second.lock(); held && held != spoilt) return held;
     known_.erase(found);
   }
-  return make(spoilt->tail, spoilt->read_by);
+  return make(spoilt->tail, spoilt->read_by, spoilt->alone);
 }
 
-PreparedRef PreparedRegistry::make(std::string_view tail, std::string_view read_by) {
+PreparedRef PreparedRegistry::make(std::string_view tail, SettingsSet read_by, std::string_view alone) {
   if (known_.size() >= sweep_at_) {
     std::erase_if(known_, [](const auto& entry) { return entry.second.expired(); });
     sweep_at_ = std::max<std::size_t>(1024, known_.size() * 2);
@@ -40,9 +42,10 @@ PreparedRef PreparedRegistry::make(std::string_view tail, std::string_view read_
   auto made = std::make_shared<Prepared>();
   made->id = next_id_++;
   made->tail = std::string(tail);
-  made->read_by = std::string(read_by);
+  made->read_by = std::move(read_by);
+  made->alone = std::string(alone);
   made->server_name = server_name(made->id);
-  known_.emplace(key_of(tail, read_by), made);
+  known_.emplace(print({made->tail, made->read_by, made->alone}), made);
   return made;
 }
 

@@ -9,6 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "pool/session_settings.h"
 #include "routing/facts.h"
 
 namespace pool {
@@ -19,7 +20,8 @@ namespace pool {
 struct Prepared {
   std::uint32_t id = 0;
   std::string tail;         // of the Parse message after the name: text, NUL, parameter types
-  std::string read_by;      // settings that give the text its meaning (read_by() in session_settings.h)
+  SettingsSet read_by;      // settings that give the text its meaning (read_by() in session_settings.h)
+  std::string alone;        // not empty: those are not known for certain, and nobody else shares it
   std::string server_name;  // "pgsluice_<id>"; clients see it in server logs at most
   std::string_view text() const { return std::string_view(tail.c_str()); }
 };
@@ -30,7 +32,7 @@ using PreparedRef = std::shared_ptr<const Prepared>;
 // Asked when a client prepares a statement by name, under a lock; executions never come here.
 class PreparedRegistry {
  public:
-  PreparedRef intern(std::string_view tail, std::string_view read_by = {});
+  PreparedRef intern(std::string_view tail, SettingsSet read_by = {}, std::string_view alone = {});
   // Servers may have a plan of this statement that is of no use any more: who prepares the same text from
   // now on gets another one, which no server has. That one is returned.
   PreparedRef renew(const PreparedRef& spoilt);
@@ -42,8 +44,14 @@ class PreparedRegistry {
     std::size_t operator()(std::string_view s) const { return std::hash<std::string_view>{}(s); }
   };
 
-  static std::string key_of(std::string_view tail, std::string_view read_by);
-  PreparedRef make(std::string_view tail, std::string_view read_by);  // under the lock
+  // What makes it another statement.
+  struct Key {
+    std::string_view tail;
+    const SettingsSet& read_by;
+    std::string_view alone;
+  };
+  static std::string print(const Key& key);
+  PreparedRef make(std::string_view tail, SettingsSet read_by, std::string_view alone);  // under the lock
 
   mutable std::mutex mutex_;
   std::unordered_map<std::string, std::weak_ptr<const Prepared>, Hash, std::equal_to<>> known_;

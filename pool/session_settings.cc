@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <iterator>
 #include <optional>
 #include <utility>
 
@@ -199,13 +200,58 @@ std::string set_config(std::string_view name, std::string_view value, const std:
          text_expression(value, encoding) + ",false)";
 }
 
-// The start-up packet is not converted by Postgres: its bytes are in the database's encoding.
-std::string startup_set_config(const Setting& setting) {
+std::string startup_value(const Setting& setting) {
   std::string value = setting.value;
   // Postgres does this with an application_name from the start-up packet.
   if (setting.name == "application_name")
     std::ranges::replace_if(value, [](char c) { return c < 0x20 || c > 0x7e; }, '?');
-  return set_config(setting.name, value, "pg_catalog.getdatabaseencoding()");
+  return value;
+}
+
+// The start-up packet is not converted by Postgres: its bytes are in the database's encoding.
+std::string startup_set_config(const Setting& setting) {
+  return set_config(setting.name, startup_value(setting), "pg_catalog.getdatabaseencoding()");
+}
+
+// `"other", "public"` for what a start-up packet says of a list of names; nothing: it is no plain one.
+std::optional<std::string> quoted_list(std::string_view value) {
+  std::string list;
+  bool wants_name = true;
+  for (std::size_t i = 0; i < value.size();) {
+    if (value[i] == ' ') {
+      ++i;
+    } else if (value[i] == ',' && !wants_name) {
+      list += ", ";
+      wants_name = true;
+      ++i;
+    } else if (value[i] == '"' && wants_name) {
+      const std::size_t end = value.find('"', i + 1);
+      if (end == value.npos || end == i + 1 || value.substr(end + 1).starts_with('"')) return std::nullopt;
+      list += value.substr(i, end + 1 - i);
+      wants_name = false;
+      i = end + 1;
+    } else if (is_word(value[i]) && wants_name) {
+      list += '"';
+      for (; i < value.size() && is_word(value[i]); ++i)
+        list += value[i] >= 'A' && value[i] <= 'Z' ? static_cast<char>(value[i] + ('a' - 'A')) : value[i];
+      list += '"';
+      wants_name = false;
+    } else {
+      return std::nullopt;
+    }
+  }
+  return wants_name ? std::nullopt : std::optional(list);
+}
+
+// A start-up value by SET, which, unlike set_config(), takes no snapshot: behind it a transaction can still be
+// told its isolation level.
+std::string startup_statement(const Setting& setting) {
+  const std::string value = startup_value(setting);
+  std::optional<std::string> sql;
+  if (is_ascii(setting.name) && is_ascii(value))
+    sql = is_quoted_list(setting.name) ? quoted_list(value) : literal(value);
+  return sql ? "SET " + quoted_name(setting.name) + " TO " + *sql + ';'
+             : "SELECT " + startup_set_config(setting) + ';';
 }
 
 std::string set_statement(const Setting& setting) {
@@ -355,55 +401,77 @@ std::string bare_value(const Setting& setting) {
   return bare;
 }
 
-std::string read_by(const SettingsSet& settings) {
+SettingsSet read_by(const SettingsSet& settings) {
   static constexpr std::string_view kRead[] = {
       "backslash_quote",  "client_encoding", "datestyle",
       "intervalstyle",    "search_path",     "standard_conforming_strings",
       "timezone",         "transform_null_equals"};
-  std::string text;
+  SettingsSet some;
   for (const Setting& setting : settings.entries)
-    if (std::ranges::binary_search(kRead, setting.name))
-      text += setting.name + (setting.from_startup ? "<" : "=") + setting.value + '\n';
-  return text;
+    if (std::ranges::binary_search(kRead, setting.name)) some.entries.push_back(setting);
+  return some;
 }
 
-std::string replay_sql(const SettingsSet& from, const SettingsSet& to) {
+namespace {
+
+enum class Startup : std::uint8_t { at_once, one_by_one };
+
+std::vector<std::string> replay(const SettingsSet& from, const SettingsSet& to, Startup how) {
   const Setting* const from_user = find(from.entries, kAuthorization);
   const Setting* const from_role = find(from.entries, kRole);
   const Setting* const to_user = find(to.entries, kAuthorization);
   const Setting* const to_role = find(to.entries, kRole);
 
-  std::string resets, startup, encoding, sets;
+  std::vector<std::string> others, encoding, sets;
+  std::string startup;
   for (const Setting& entry : from.entries) {
     if (is_identity(entry.name) || is_unsent(entry)) continue;
     const Setting* const wanted = find(to.entries, entry.name);
-    if (wanted == nullptr || is_unsent(*wanted)) resets += reset_statement(entry);
+    if (wanted == nullptr || is_unsent(*wanted)) others.push_back(reset_statement(entry));
   }
   for (const Setting& entry : to.entries) {
     if (is_identity(entry.name) || is_unsent(entry)) continue;
     const Setting* const had = find(from.entries, entry.name);
     if (same(had, &entry)) continue;
     // One that says only a part of it goes by the server's own for the rest.
-    if (had != nullptr && entry.name == kDateStyle) resets += reset_statement(*had);
-    if (entry.from_startup)
+    if (had != nullptr && entry.name == kDateStyle) others.push_back(reset_statement(*had));
+    if (entry.from_startup && how == Startup::one_by_one)
+      sets.push_back(startup_statement(entry));
+    else if (entry.from_startup)
       startup += (startup.empty() ? "SELECT " : ",") + startup_set_config(entry);
     else
-      (entry.name == "client_encoding" ? encoding : sets) += set_statement(entry);
+      (entry.name == "client_encoding" ? encoding : sets).push_back(set_statement(entry));
   }
-  if (!startup.empty()) startup += ';';
-  const std::string others = resets + startup + encoding + sets;
+  const auto append = [](std::vector<std::string>& to_these, std::vector<std::string>& more) {
+    std::ranges::move(more, std::back_inserter(to_these));
+  };
+  if (!startup.empty()) others.push_back(startup + ';');
+  append(others, encoding);
+  append(others, sets);
 
   const bool same_user = same(from_user, to_user);
   if (others.empty() && same_user) {
     if (same(from_role, to_role)) return {};
-    return to_role ? set_statement(*to_role) : reset_statement(*from_role);
+    return {to_role ? set_statement(*to_role) : reset_statement(*from_role)};
   }
+  std::vector<std::string> all;
+  if (from_role) all.push_back(reset_statement(*from_role));
+  if (from_user) all.push_back(reset_statement(*from_user));
+  append(all, others);
+  if (to_user) all.push_back(set_statement(*to_user));
+  if (to_role) all.push_back(set_statement(*to_role));
+  return all;
+}
+
+}  // namespace
+
+std::vector<std::string> replay_statements(const SettingsSet& from, const SettingsSet& to) {
+  return replay(from, to, Startup::one_by_one);
+}
+
+std::string replay_sql(const SettingsSet& from, const SettingsSet& to) {
   std::string sql;
-  if (from_role) sql += reset_statement(*from_role);
-  if (from_user) sql += reset_statement(*from_user);
-  sql += others;
-  if (to_user) sql += set_statement(*to_user);
-  if (to_role) sql += set_statement(*to_role);
+  for (const std::string& statement : replay(from, to, Startup::at_once)) sql += statement;
   return sql;
 }
 

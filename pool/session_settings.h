@@ -35,9 +35,9 @@ struct SettingsSet {
 using SettingsRef = std::shared_ptr<const SettingsSet>;
 
 // Those of them that Postgres reads a text by when it is parsed: where names are looked up, what the bytes of a
-// literal are, and which date it means. As text; empty where none is set, as in most sessions. The same text
-// read by other settings is another statement.
-std::string read_by(const SettingsSet& settings);
+// literal are, and which date it means. Empty where none is set, as in most sessions. The same text read by
+// other settings is another statement.
+SettingsSet read_by(const SettingsSet& settings);
 
 class SettingsInterner {
  public:
@@ -72,6 +72,9 @@ class SettingsInterner {
 // ASCII travel in hex (some encodings of clients have characters whose second byte is a backslash).
 // A value that does not look like what SET takes becomes one literal, which Postgres then refuses.
 std::string replay_sql(const SettingsSet& from, const SettingsSet& to);
+// The same, statement by statement, where a transaction may be open: none that takes a snapshot, as far as
+// that can be avoided, so that the transaction's isolation level can still be set.
+std::vector<std::string> replay_statements(const SettingsSet& from, const SettingsSet& to);
 
 // What a session with `before` has after `changes`, when RESET and DISCARD ALL go back to
 // `defaults`. For a client: its start-up set. For the server that ran the very same statements: the

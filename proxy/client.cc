@@ -545,19 +545,32 @@ bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
 }
 
 // It names a statement of which is not known yet whether it was prepared or closed by a batch before: if an
-// error makes the server skip that, the name means something else, or the server lacks it.
+// error makes the server skip that, the name means something else, or the server lacks it. Or it names one that
+// must be parsed by other settings than those of now, behind which it must be certain which these are.
 bool Client::hinges_on_answers(const Scan& scan) const {
-  if (!prepared || (prepared->tentative.empty() && server->parsing.empty())) return false;
+  if (!prepared) return false;
+  const bool differs = prepared->may_differ(session->current());
+  const bool unnamed_differs = unnamed_version != 0 && server->unnamed_version != unnamed_version &&
+                               prepared->unnamed_facts && prepared->unnamed_settings != session->current();
+  const bool under_way = !prepared->tentative.empty() || !server->parsing.empty();
+  if (!differs && !unnamed_differs && !under_way) return false;
   const auto& messages = worker_.batch_messages();
   // So many names are not looked through for every batch.
-  if (scan.changes || messages.size() == kRemembered || prepared->tentative.size() > kRemembered) return true;
-  return std::ranges::any_of(messages, [this](const BatchMessage& message) {
-    if (message.named != wire::Named::statement || message.name.empty()) return false;
+  if (messages.size() == kRemembered || prepared->tentative.size() > kRemembered) return true;
+  if (under_way && scan.changes) return true;
+  return std::ranges::any_of(messages, [this, differs, unnamed_differs](const BatchMessage& message) {
+    if (message.named != wire::Named::statement) return false;
+    const bool uses = message.frame.type == wire::frontend::kBind || message.frame.type == wire::frontend::kDescribe;
+    if (message.name.empty()) return unnamed_differs && uses;
     const auto known = prepared->named().find(message.name);
-    return std::ranges::any_of(prepared->tentative,
-                               [&message](const Tentative& one) { return one.name == message.name; }) ||
-           (known != prepared->named().end() && known->second.statement &&
-            server->parsing.contains(known->second.statement->id));
+    if (std::ranges::any_of(prepared->tentative,
+                            [&message](const Tentative& one) { return one.name == message.name; }))
+      return true;
+    if (known == prepared->named().end() || !known->second.statement) return false;
+    const pool::Prepared& statement = *known->second.statement;
+    return server->parsing.contains(statement.id) ||
+           (differs && server->statements.find(statement.id) == nullptr &&
+            statement.read_by.entries != pool::read_by(*session->current()).entries);
   });
 }
 

@@ -171,6 +171,16 @@ class ClientPrepared {
   }
   std::size_t bytes() const { return bytes_; }
 
+  // A statement is being prepared under these settings.
+  void note_reading(const pool::SettingsRef& settings) {
+    if (!first_read_by_) first_read_by_ = settings;
+    if (first_read_by_ != settings) read_differently_ = true;
+  }
+  // May one of them have been read by other settings than these?
+  bool may_differ(const pool::SettingsRef& settings) const {
+    return read_differently_ || (first_read_by_ && first_read_by_ != settings);
+  }
+
   // Taken by DEALLOCATEs that have been sent and have not succeeded yet, in order: put back if they fail.
   std::list<std::pair<std::string, ClientStatement>> deallocated;
   bool deallocate(std::string_view name) {
@@ -194,6 +204,7 @@ class ClientPrepared {
   }
   std::string unnamed;  // tail of the last Parse of the unnamed statement
   std::shared_ptr<const routing::Facts> unnamed_facts;
+  pool::SettingsRef unnamed_settings;  // that it was parsed by
   bool unnamed_commented = false;
   // Sent so that the server refuses them, in order.
   struct Doomed {
@@ -211,6 +222,8 @@ class ClientPrepared {
   ClientStatements named_;
   ClientStatements::value_type* last_ = nullptr;  // the one that was looked for last
   std::size_t bytes_ = 0;
+  pool::SettingsRef first_read_by_;  // of the first that was prepared by name
+  bool read_differently_ = false;    // another one was prepared under other settings
 };
 
 // One client connection, from accept to goodbye.

@@ -107,9 +107,11 @@ std::size_t Client::answer_here(std::size_t count, std::string_view tag) {
           unnamed_version = worker_.next_version();
           preparing().unnamed.assign(tail);
           prepared->unnamed_facts = facts;
+          prepared->unnamed_settings = session->current();
           prepared->unnamed_commented = false;
         } else {
-          preparing().put(std::string(message.name),
+          preparing().note_reading(session->current());
+          prepared->put(std::string(message.name),
                           {worker_.shared().prepared.intern(tail, pool::read_by(*session->current())), facts,
                            identity->scope->version});
         }

@@ -5,6 +5,7 @@
 
 #include "conf/check.h"
 #include "proxy/client.h"
+#include "proxy/own_statements.h"
 #include "proxy/route_question.h"
 #include "proxy/server.h"
 #include "proxy/wire/backend.h"
@@ -104,10 +105,13 @@ void note(Worker& worker, const Client& client, Scan* scan, const FactsRef& fact
     worker.gated().push_back(facts->digest);
 }
 
-// COMMIT, ROLLBACK, ROLLBACK TO, and their kin.
-bool may_end_failure(routing::TransactionStep step) {
+// COMMIT, ROLLBACK, ROLLBACK TO, and their kin: what a failed transaction takes.
+bool may_end_failure(const routing::Facts& facts) {
   using enum routing::TransactionStep;
-  return step == end || step == chained_end || step == savepoint;
+  if (facts.step != savepoint) return facts.step == end || facts.step == chained_end;
+  return std::ranges::any_of(facts.settings, [](const routing::SettingChange& change) {
+    return change.what == routing::SettingChange::What::rollback_to;
+  });
 }
 
 bool has_portals(const Client& client) { return client.prepared && client.prepared->portals; }
@@ -234,6 +238,17 @@ void append_doomed_parse(std::string& out) {
   wire::append_parse(out, "pgsluice_doomed", "statement exists", {});
 }
 
+// Does a Parse look at more of it than the grammar does? Utility statements are read when they run, and some of
+// them must be the first of their sequence (VACUUM): nothing of ours should stand before them.
+bool is_read_at_parse(const routing::Facts& facts, std::string_view tail) {
+  using enum routing::StatementClass;
+  const bool is_utility = facts.why == routing::ClassReason::utility || facts.kind == ddl ||
+                          facts.kind == transaction || (facts.kind == session && facts.tables.empty());
+  return !is_utility || std::ranges::any_of(tail.substr(0, tail.find('\0')), [](char c) {
+    return c == '\\' || static_cast<unsigned char>(c) >= 0x80;  // literals, characters
+  });
+}
+
 // The batch that has just been sent to a server that had nothing else to do: may it be run again elsewhere?
 bool heals(const Client& client, const Server& server) {
   return client.batch.kind == routing::StatementClass::read && client.batch.plain &&
@@ -321,6 +336,7 @@ void keep_unnamed(Worker& worker, Client& client, const BatchMessage& message, F
   if (!message.frame.complete) return;
   prepared.unnamed.assign(message.frame.body.substr(message.after_names));
   prepared.unnamed_facts = facts();
+  if (prepared.unnamed_settings != client.session->current()) prepared.unnamed_settings = client.session->current();
   prepared.unnamed_commented = commented();
 }
 
@@ -652,6 +668,10 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
   bool refuses_parses =
       server.status == 'E' && pipeline.ready_owed() == 0 &&
       (!pipeline.open_sequence() || server.in_flight.back().step == routing::TransactionStep::none);
+  // Nothing that is under way can change what the server's transaction is, and all that is set is known.
+  const bool settled =
+      pipeline.ready_owed() == 0 && !pipeline.skipping() && server.status != 'E' &&
+      !routing::any(client.pins & (routing::Pin::session_setting | routing::Pin::computed_setting));
   bool may_repeat = false;  // sent alone, and something in it rests on what the server made of a statement
   Gather gather(worker.scratch());
   if (!prefix.empty()) gather.ours([prefix](std::string& out) { out += prefix; });
@@ -673,25 +693,62 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
       pipeline.sent({Request::close, For::nobody});
     }
   };
-  // `statement` stands in the client's record.
-  const auto make_known = [&](const pool::PreparedRef& statement) {
+  // Of this sequence, which is the last of those in flight.
+  const auto sets_settings = [&server] {
+    const Changes& changes = server.in_flight.back().changes;
+    return changes && std::ranges::any_of(*changes, [](const FactsRef& facts) { return facts->changes_settings; });
+  };
+  // May the transaction, by the outcome of what is under way, have failed? Then the server refuses a Parse.
+  const auto may_have_failed = [&] {
+    if (pipeline.ready_owed() == 0) return false;
+    for (std::size_t i = 0; i < server.in_flight.size(); ++i)
+      if (server.in_flight[i].step != routing::TransactionStep::none) return true;
+    return server.status != 'I';
+  };
+  // What a statement is read by behind a SET of the same sequence is not known: it is shared with nobody.
+  const auto alone_now = [&] {
+    return sets_settings() ? client.who() + ' ' + std::to_string(worker.next_version()) : std::string();
+  };
+  // Where one more Parse can be read by the settings of the client's own. In a transaction all is as it was
+  // behind it; elsewhere it must be known what that is.
+  const auto in_transaction = [&] {
+    return server.status == 'T' && server.in_flight.back().step == routing::TransactionStep::none;
+  };
+  const auto can_read_as = [&] { return settled && (in_transaction() || !sets_settings()); };
+  // `append` a Parse of that, which was read by those settings.
+  const auto parse_as = [&](const pool::SettingsSet& then, const routing::Facts& facts, std::string_view tail,
+                            auto append) {
+    Reading reading;
+    if (!pipeline.skipping() && can_read_as() && is_read_at_parse(facts, tail))
+      reading = read_as(server, then, in_transaction());
+    if (!reading.before.empty()) worker.count().settings_replays.add();
+    gather.ours([&](std::string& out) {
+      append_own(server, reading.before, out);
+      append(out);
+      append_own(server, reading.after, out);
+    });
+  };
+  const auto make_known = [&](const ClientStatement& known) {
+    const pool::PreparedRef& statement = known.statement;
     if (server.statements.touch(statement->id)) return;
     make_room();
-    // It is read by the settings of now, and so another one than it was.
-    if (const std::string settings = pool::read_by(*client.session->current());
-        settings != statement->read_by && !pipeline.skipping()) {
-      const pool::PreparedRef before = statement;
-      client.prepared->replace(before, worker.shared().prepared.intern(before->tail, settings));
-      if (server.statements.touch(statement->id)) return;
+    // Read by the settings of now it is another one than it was.
+    if (!pipeline.skipping() && (!statement->alone.empty() || !can_read_as())) {
+      const pool::SettingsSet now = pool::read_by(*client.session->current());
+      if (now.entries != statement->read_by.entries || !statement->alone.empty()) {
+        const pool::PreparedRef before = statement;
+        client.prepared->replace(before, worker.shared().prepared.intern(before->tail, now, alone_now()));
+        if (server.statements.touch(statement->id)) return;
+      }
     }
-    gather.ours([&](std::string& out) {
+    parse_as(statement->read_by, *known.facts, statement->tail, [&](std::string& out) {
       wire::append_parse(out, statement->server_name, statement->tail);
+      pipeline.sent({Request::parse, For::nobody, statement->id});
     });
     if (!pipeline.skipping()) {
       server.statements.add(statement);
       server.parsing.insert(statement->id);
     }
-    pipeline.sent({Request::parse, For::nobody, statement->id});
     worker.count().prepared_parses_injected.add();
   };
   const auto make_unnamed_known = [&] {
@@ -703,14 +760,18 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
       pipeline.sent({Request::close, For::nobody});
       return;
     }
-    gather.ours([&](std::string& out) { wire::append_parse(out, {}, client.prepared->unnamed); });
+    const ClientPrepared& prepared = *client.prepared;
+    const pool::SettingsSet then = pool::read_by(*prepared.unnamed_settings);
+    parse_as(then, *prepared.unnamed_facts, prepared.unnamed, [&](std::string& out) {
+      wire::append_parse(out, {}, prepared.unnamed);
+      pipeline.sent({Request::parse, For::nobody});
+    });
     if (!pipeline.skipping()) server.unnamed_version = client.unnamed_version;
-    pipeline.sent({Request::parse, For::nobody});
     worker.count().prepared_parses_injected.add();
   };
-  const auto find = [&](std::string_view name) -> const pool::PreparedRef* {
+  const auto find = [&](std::string_view name) -> const ClientStatement* {
     const ClientStatement* found = client.find_statement(name);
-    return found == nullptr || !found->statement ? nullptr : &found->statement;
+    return found == nullptr || !found->statement ? nullptr : found;
   };
   const bool is_query = !bytes.empty() && bytes[0] == fe::kQuery;
   if (client.prepared && client.prepared->lending && !pipeline.open_sequence())
@@ -781,7 +842,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
     FactsRef facts = named != nullptr                       ? named->facts
                      : bind.name.empty() && client.prepared ? client.prepared->unnamed_facts
                                                             : nullptr;
-    if (facts != nullptr && may_end_failure(facts->step)) refuses_parses = false;
+    if (facts != nullptr && may_end_failure(*facts)) refuses_parses = false;
     if (facts != nullptr &&
         (!BoundPortals::concerns(*facts) || !(facts->changes_settings || settings_on_trial(client))))
       facts = nullptr;
@@ -794,17 +855,6 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
   };
   const auto clear = [&](std::string_view name) {
     gather.ours([&](std::string& out) { clear_name(server, name, out); });
-  };
-
-  // What a statement of this batch is read by. Behind a SET of the same batch that is not known: it is shared
-  // with nobody.
-  const auto settings_now = [&] {
-    std::string settings = pool::read_by(*client.session->current());
-    const Changes& changes = server.in_flight.back().changes;
-    const auto sets = [](const FactsRef& facts) { return facts->changes_settings; };
-    if (changes && std::ranges::any_of(*changes, sets))
-      settings += client.who() + ' ' + std::to_string(worker.next_version());
-    return settings;
   };
 
   std::size_t at = 0, passed = 0;  // bytes[passed, at) go as they are
@@ -914,7 +964,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
           pipeline.sent({Request::parse, For::doomed});
           break;
         }
-        if (refuses_parses && !may_end_failure(facts()->step) &&
+        if (refuses_parses && !may_end_failure(*facts()) &&
             facts()->kind != routing::StatementClass::empty) [[unlikely]] {
           // That a server has it already would make no difference there.
           if (!pipeline.skipping()) client.preparing().doomed.push_back({{}, std::string(message.name)});
@@ -926,7 +976,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
           break;
         }
         const pool::PreparedRef statement = worker.shared().prepared.intern(
-            frame.body.substr(message.after_names), settings_now());
+            frame.body.substr(message.after_names), pool::read_by(*client.session->current()), alone_now());
         const bool skipping = pipeline.skipping();
         ClientPrepared& prepared = client.preparing();
         const std::size_t limit = worker.settings().limits_prepared.count;
@@ -945,6 +995,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
           break;
         }
         if (!skipping) {
+          prepared.note_reading(client.session->current());
           prepared.put(std::string(message.name),
                        {statement, facts(), client.identity->scope->version, commented()});
           prepared.tentative.push_back({statement->id, std::string(message.name), {}, false});
@@ -956,7 +1007,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
           break;
         }
         const bool has = server.statements.touch(statement->id);
-        const bool certain = !server.parsing.contains(statement->id);
+        const bool certain = !server.parsing.contains(statement->id) && !may_have_failed();
         if (has && certain) {
           pipeline.sent({Request::parse, For::local, statement->id});
         } else {
@@ -1002,11 +1053,11 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
         if (message.name.empty()) {
           pass_before();
           make_unnamed_known();
-        } else if (const pool::PreparedRef* found = find(message.name)) {
-          const pool::PreparedRef& statement = *found;
+        } else if (const ClientStatement* found = find(message.name)) {
+          const pool::PreparedRef& statement = found->statement;
           may_repeat = alone;
           pass_before();
-          make_known(statement);
+          make_known(*found);
           gather.ours([&](std::string& out) {
             wire::append_renamed_bind(out, {message.portal, message.name, message.after_names},
                                       statement->server_name, payload);
@@ -1040,11 +1091,11 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
         if (message.name.empty()) {
           pass_before();
           make_unnamed_known();
-        } else if (const pool::PreparedRef* found = find(message.name)) {
-          const pool::PreparedRef& statement = *found;
+        } else if (const ClientStatement* found = find(message.name)) {
+          const pool::PreparedRef& statement = found->statement;
           may_repeat = alone;
           pass_before();
-          make_known(statement);
+          make_known(*found);
           gather.ours([&](std::string& out) {
             wire::append_describe(out, wire::Named::statement, statement->server_name);
           });
@@ -1065,7 +1116,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
         break;
       }
       case fe::kClose: {
-        const pool::PreparedRef* const known =
+        const ClientStatement* const known =
             message.named == wire::Named::statement && !message.name.empty() ? find(message.name) : nullptr;
         if (known == nullptr) {
           if (message.named == wire::Named::statement && client.find_statement(message.name) != nullptr) {
@@ -1087,7 +1138,7 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
           pipeline.sent({Request::close});
           break;
         }
-        const pool::PreparedRef statement = *known;
+        const pool::PreparedRef statement = known->statement;
         if (!pipeline.skipping()) {
           client.prepared->tentative.push_back(
               {statement->id, std::string(message.name), client.prepared->take(message.name), true});

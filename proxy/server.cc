@@ -8,6 +8,7 @@
 
 #include "conf/check.h"
 #include "proxy/client.h"
+#include "proxy/own_statements.h"
 #include "proxy/relay.h"
 #include "proxy/server_login.h"
 #include "proxy/wire/backend.h"
@@ -305,6 +306,13 @@ void Server::answer_locally() {
   if (!answers.empty() && client != nullptr) client->send(answers);
 }
 
+// Last words for a client that has broken the protocol: it hears them as they are, and goes with its server.
+bool Server::blame_client(const wire::ErrorFields& error) {
+  blames_client = client != nullptr && !healing.armed() && error.severity == "FATAL" &&
+                  error.sqlstate == wire::sqlstate::kProtocolViolation;
+  return blames_client;
+}
+
 std::size_t Server::relay(std::string_view bytes) {
   Outgoing out(bytes);
   std::size_t at = 0;
@@ -358,6 +366,7 @@ std::size_t Server::relay(std::string_view bytes) {
       if (frame.type == be::kErrorResponse) {
         const wire::ErrorFields error = wire::peek_error(frame.body);
         fatal = std::string(error.message);
+        if (blame_client(error)) at += here;
       }
       spoiled = true;
       break;
@@ -374,7 +383,7 @@ std::size_t Server::relay(std::string_view bytes) {
           healing.note_last_words(error.sqlstate);
           // Crash, recovery, shutdown; 57P01 may have been for this one connection.
           node_at_fault = error.sqlstate == "57P02" || error.sqlstate == wire::sqlstate::kCannotConnectNow;
-          swallow = true;
+          if (blame_client(error)) at += here;
           break;
         }
         swallow = on_error(verdict.answered, error, frame, &instead);
@@ -425,7 +434,7 @@ std::size_t Server::relay(std::string_view bytes) {
         // A DEALLOCATE in a sequence, which is not undone by what fails behind it.
         if (client != nullptr && verdict.answered.tag == kDeallocates && !client->prepared->deallocated.empty())
           client->prepared->deallocated.pop_front();
-        if (status != 'I' && session.on_trial()) {
+        if (!swallow && status != 'I' && session.on_trial()) {
           if (frame.body.starts_with("COMMIT") || frame.body.starts_with("PREPARE TRANSACTION"))
             committed_ = true;
           if (frame.body.starts_with("ROLLBACK")) committed_ = false;
@@ -484,7 +493,11 @@ std::size_t Server::relay(std::string_view bytes) {
     return bytes.size();
   }
   if (spoiled || !fatal.empty()) {
-    worker_->retire(*this, fatal.empty() ? ServerEnd::unexpected_message : ServerEnd::lost, fatal);
+    worker_->retire(*this,
+                    fatal.empty()    ? ServerEnd::unexpected_message
+                    : blames_client ? ServerEnd::client_vanished
+                                    : ServerEnd::lost,
+                    fatal);
     return bytes.size();
   }
   // Who reads slowly holds nobody up who waits for the same: what is kept for it then is bounded by what is shared.
@@ -509,7 +522,8 @@ bool Server::on_error(const wire::Pipeline::Entry& failed, const wire::ErrorFiel
       if (client != nullptr && entry.whom == For::client) client->forget_unnamed();
     }
     // One that takes back a lent statement leaves it there.
-    if (entry.request == Request::close && entry.whom == For::nobody && entry.tag != kUnaccounted)
+    if (entry.request == Request::close && entry.whom == For::nobody && entry.tag != kUnaccounted &&
+        entry.tag != kReplays)
       statements_uncertain_ = true;
     const bool named = entry.request == Request::parse || entry.request == Request::close;
     if (named && entry.whom != For::nobody && entry.tag != 0) ++tentative;
@@ -553,12 +567,12 @@ bool Server::on_error(const wire::Pipeline::Entry& failed, const wire::ErrorFiel
     // The server has a statement under a client's own name that was not taken back.
     statements_uncertain_ |= error.sqlstate == wire::sqlstate::kDuplicatePreparedStatement;
   }
-  if (failed.request == Request::query && failed.whom == For::nobody) {
+  if ((failed.request == Request::query && failed.whom == For::nobody) || failed.tag == kReplays) {
     if (routing::any(asked_)) return true;  // what it has not said is still there
     replay_error_ = std::string(error.sqlstate) + " " + std::string(error.message);
     return true;
   }
-  const bool of_statement = failed.tag != 0 && failed.tag < kDeallocates;
+  const bool of_statement = is_of_statement(failed.tag);
   std::string name;  // the client's for it, by what stands now
   if (of_statement && client != nullptr && client->prepared) name = client->prepared->name_of(failed.tag);
   // It does not know a statement that we think it has, or has one that we think it has not, or its plan
@@ -719,17 +733,18 @@ bool Server::on_ready(char new_status, const wire::Pipeline::Entry& answered, st
 // is given them now. True: sent, and the ReadyForQuery waits for the answer.
 bool Server::restore_startup_values() {
   if (status == 'E' || !only_ours() || session.current() == client->session->current()) return false;
-  const std::string sql = pool::replay_sql(*session.current(), *client->session->current());
+  const auto replay = pool::replay_statements(*session.current(), *client->session->current());
   session.assume(client->session->current(), status == 'T');
-  if (sql.empty()) return false;
+  if (replay.empty()) return false;
   worker_->count().settings_replays.add();
   if (restoring_ == nullptr) restoring_ = std::make_unique<Restoring>();
   restoring_->ready = true;
-  unnamed_version = 0;
-  pipeline.sent({Request::query, For::nobody, kRestores});
-  std::string query;
-  wire::append_query(query, sql);
-  send(query);
+  // Not by a Query: in a transaction the unnamed portal is still there.
+  std::string messages;
+  append_own(*this, replay, messages);
+  wire::append_sync(messages);
+  pipeline.sent({Request::sync, For::nobody, kRestores});
+  send(messages);
   return true;
 }
 

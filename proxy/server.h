@@ -135,6 +135,7 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   pool::ServerStatements statements;
   std::unordered_set<std::uint32_t> parsing;  // those of them whose Parse has not been answered
   bool had_last_words = false;        // it has said that it is about to end the connection
+  bool blames_client = false;         // and its client has heard it: it has broken the protocol
   bool unread_text = false;           // ran a text that nobody has read: reset before anybody else gets it
   std::uint64_t unnamed_version = 0;  // whose unnamed statement it has (Client::unnamed_version)
   std::vector<std::pair<std::string, std::string>> parameters;  // as ParameterStatus told
@@ -216,10 +217,13 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   static constexpr std::uint32_t kQuiet = 0xffffffff;
   // one of ours about a statement that nobody keeps account of;
   static constexpr std::uint32_t kUnaccounted = kQuiet - 1;
-  // the Query that gives the server its client's start-up values again;
+  // what ends the restoring of the client's start-up values: a Query, or a Sync;
   static constexpr std::uint32_t kRestores = kQuiet - 2;
-  // an Execute of a DEALLOCATE, for which ClientPrepared::deallocated has an entry.
+  // an Execute of a DEALLOCATE, for which ClientPrepared::deallocated has an entry;
   static constexpr std::uint32_t kDeallocates = kQuiet - 3;
+  // statements of ours (own_statements.h), which must not fail.
+  static constexpr std::uint32_t kReplays = kQuiet - 4;
+  static bool is_of_statement(std::uint32_t tag) { return tag != 0 && tag < kReplays; }
 
   // Undoes whatever the last client left (ROLLBACK if `status` says so, DISCARD ALL), then releases
   // itself; closes itself when that fails.
@@ -268,6 +272,7 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   void on_connected();
   // Goes through what has arrived; returns how much of it was used (the rest is kept).
   std::size_t relay(std::string_view bytes);
+  bool blame_client(const wire::ErrorFields& error);
   void deliver_head(std::span<const iovec> parts);
   bool heals(const wire::ErrorFields& error);
   void doubt_role();

@@ -338,7 +338,9 @@ void Worker::retire(Server& server, ServerEnd why, std::string_view text) {
       return;
     }
     part(*client, server);
-    if (answered) {
+    if (server.blames_client) {
+      retire(*client, ClientEnd::protocol_violation, message);
+    } else if (answered) {
       client->move_to(ClientState::idle);
       client->go_on();
     } else {

@@ -29,38 +29,53 @@ struct Known {
   const char* reason;
   bool (*fits)(const Player::Lines& direct, const Player::Lines& proxied);
 };
+
+// Up to its ReadyForQuery each; what is behind the last is one more.
+std::vector<Player::Lines> sequences(const Player::Lines& lines) {
+  std::vector<Player::Lines> found(1);
+  for (const std::string& line : lines) {
+    found.back().push_back(line);
+    if (line.starts_with("ReadyForQuery")) found.emplace_back();
+  }
+  return found;
+}
+
+// The failed transaction refused one of the messages; Postgres has refused the same one, or has counted its
+// parameters before that, or it was a Describe that it has answered, and went on to what is behind it.
+bool refused_alike(const Player::Lines& direct, const Player::Lines& proxied) {
+  if (direct == proxied) return true;
+  const auto error_of = [](const Player::Lines& lines) {
+    return std::ranges::find_if(lines, [](const std::string& line) { return line.starts_with("Error "); });
+  };
+  const auto has_code = [](const std::string& line, std::string_view code) {
+    return line.find(" C=\"" + std::string(code) + "\" ") != line.npos;
+  };
+  const auto other = error_of(proxied);
+  if (other == proxied.end() || !has_code(*other, "25P02")) return false;
+  // In both: what is before the refusal, and behind it.
+  const Player::Lines before(proxied.begin(), other), behind(other + 1, proxied.end());
+  if (direct.size() < before.size() + behind.size() ||
+      !std::equal(before.begin(), before.end(), direct.begin()) ||
+      !std::equal(behind.rbegin(), behind.rend(), direct.rbegin()))
+    return false;
+  Player::Lines instead(direct.begin() + std::ssize(before), direct.end() - std::ssize(behind));
+  if (instead.empty()) return false;
+  if (instead.size() == 1 && (has_code(instead[0], "25P02") || has_code(instead[0], "08P01"))) return true;
+  if (!instead.front().starts_with("ParameterDescription")) return false;
+  if (instead.back().starts_with("Error ")) instead.pop_back();
+  return std::ranges::all_of(instead, [](const std::string& line) {
+    return line.starts_with("ParameterDescription") || line.starts_with("NoData") ||
+           line.starts_with("CloseComplete");
+  });
+}
+
 const std::vector<Known> kKnown = {
     {"which message of a sequence a failed transaction refuses",
      "A statement that the server lacks is parsed ahead of its Bind or Describe, and it is that Parse that is "
-     "refused (25P02, on another line of postgres.c, and a Describe would have been answered).",
+     "refused (25P02), where Postgres answers the Describe of a statement without rows and goes on behind it, "
+     "or finds first that a Bind has not as many parameters as there are (08P01).",
      [](const Player::Lines& direct, const Player::Lines& proxied) {
-       const auto refused = [](const std::string& line) {
-         return line.find(" C=\"25P02\" ") != line.npos;
-       };
-       const auto states = [](const Player::Lines& lines) {
-         std::string text;
-         for (const std::string& line : lines)
-           if (line.starts_with("ReadyForQuery")) text += line;
-         return text;
-       };
-       return (std::ranges::any_of(direct, refused) || std::ranges::any_of(proxied, refused)) &&
-              states(direct) == states(proxied);
-     }},
-    {"what Describe says of a statement before the Bind behind it fails, because search_path has changed",
-     "A statement that the server lacks is parsed ahead of its Describe, and it is that Parse that fails.",
-     [](const Player::Lines& direct, const Player::Lines& proxied) {
-       const auto refused = [](const std::string& line) {
-         return line.find(" C=\"42P01\" ") != line.npos || line.find(" C=\"42703\" ") != line.npos;
-       };
-       Player::Lines without;
-       for (const std::string& line : direct) {
-         if (refused(line))
-           while (!without.empty() && (without.back().starts_with("ParameterDescription") ||
-                                       without.back().starts_with("NoData")))
-             without.pop_back();
-         without.push_back(line);
-       }
-       return without == proxied;
+       return std::ranges::equal(sequences(direct), sequences(proxied), refused_alike);
      }},
     {"the name of a statement in an error, when the client gave two names to one text",
      "On the server it is one statement, whose name is replaced by one of the client's.",

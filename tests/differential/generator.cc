@@ -572,7 +572,7 @@ class Generator {
       const bool forgets = stands_alone(sql.text);
       if (forgets && copies == nullptr) sql = Sql("discard plans");
       const auto has = [&sql](std::string_view text) { return sql.text.find(text) != std::string::npos; };
-      const bool changing = has(extra_) || has("tmp") || has("\\");
+      const bool changing = has(extra_) || has("tmp");
       const bool looks_up = sql.text.starts_with("fetch") || sql.text.starts_with("execute");
       if (forgets || changing || looks_up) named = false;
       if (named) {

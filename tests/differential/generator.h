@@ -43,8 +43,6 @@ inline constexpr Exclusion kExclusions[] = {
      "A Parse of what the server knows already is not sent; that it would fail now shows at Bind."},
     {"FETCH and EXECUTE as statements with a name",
      "Which columns they have is looked up by their Parse, and again on another server."},
-    {"statements with a name whose text depends on standard_conforming_strings",
-     "On another server they are parsed with the value of now, not with that of their Parse."},
     {"an unnamed statement that is used after a later Parse of it was skipped",
      "It counts as gone; Postgres still has it. No driver would ask for it."},
     {"with replicas: READ ONLY transactions in sessions that say what such a transaction may do on a primary "

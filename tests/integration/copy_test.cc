@@ -101,6 +101,19 @@ TEST_SUITE("integration/copy") {
     CHECK(answer[2].columns()[0] == "3");
   }
 
+  TEST_CASE("[postgres] requirement 18: a Query in the middle of COPY over the extended protocol ends the connection") {
+    Table table(shared_cluster(), "copy_half", "id int");
+    ProxyProcess proxy(config_for(shared_cluster()));
+    RawClient client(proxy.port());
+    REQUIRE(client.login());
+    client.send(parse_message("", "copy copy_half from stdin") + bind_message("", "") + execute_message("") +
+                query_message("select 1"));
+    std::string heard;
+    while (const auto message = client.read(10s)) heard += message->type == 'E' ? message->field('S') : "";
+    CHECK(heard == "ERRORFATAL");
+    CHECK(client.closed());
+  }
+
   TEST_CASE("[postgres] requirement 18: CopyData after the server has failed is ignored") {
     Table table(shared_cluster(), "copy_late", "id int");
     ProxyProcess proxy(config_for(shared_cluster()).set("pool", "size", "1"));

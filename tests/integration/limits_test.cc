@@ -2,6 +2,7 @@
 #include <atomic>
 #include <csignal>
 #include <cstdlib>
+#include <iostream>
 #include <thread>
 
 #include <arpa/inet.h>
@@ -482,12 +483,24 @@ TEST_SUITE("integration/limits") {
 
   TEST_CASE(
       "promise 8: clients that log in a byte at a time hold little memory, are cut off, and disturb nobody") {
-    // PGSLUICE_SLOW_LOGINS=2000 for the figure of the requirement.
+    // PGSLUICE_SLOW_LOGINS=2000 for the figures of the requirement: then the neighbour's P99 is compared with
+    // its own on a quiet proxy, which takes a quiet machine.
     const char* given = std::getenv("PGSLUICE_SLOW_LOGINS");
     const int count = given == nullptr ? 300 : std::atoi(given);
     ProxyProcess proxy(config_for(shared_cluster()).set("listen", "login_timeout", "\"1500ms\""));
     Connection bystander = proxy.connect();
-    CHECK(bystander.scalar("select 1") == "1");
+    using Micros = std::chrono::microseconds;
+    const auto ask = [&bystander] {
+      const auto begin = std::chrono::steady_clock::now();
+      CHECK(bystander.scalar("select 2") == "2");
+      return std::chrono::duration_cast<Micros>(std::chrono::steady_clock::now() - begin);
+    };
+    const auto p99 = [](std::vector<Micros> times) {
+      std::ranges::sort(times);
+      return times[times.size() * 99 / 100];
+    };
+    std::vector<Micros> quiet, beside;
+    while (quiet.size() < 500) quiet.push_back(ask());
     const long before = resident_kib(proxy.pid());
     const std::string packet = startup_message({{"user", "app"}, {"options", std::string(5000, 'x')}});
     std::vector<RawClient> slow;
@@ -496,7 +509,6 @@ TEST_SUITE("integration/limits") {
     // Half of them have sent nearly all of a large packet.
     for (int i = 0; i < count; i += 2) slow[static_cast<std::size_t>(i)].send_some(packet.substr(0, 4000));
     std::size_t at = 4000;
-    std::chrono::milliseconds longest{0};
     long most = before;
     Stopwatch watch;
     const auto cut_off = [&proxy] {
@@ -508,13 +520,16 @@ TEST_SUITE("integration/limits") {
       for (int i = 1; i < count && at < 4003; i += 2)
         slow[static_cast<std::size_t>(i)].send_some(packet.substr(at - 4000, 1));
       ++at;
-      Stopwatch one;
-      CHECK(bystander.scalar("select 2") == "2");
-      longest = std::max(longest, one.elapsed());
+      for (int i = 0; i < 5; ++i) beside.push_back(ask());
       most = std::max(most, resident_kib(proxy.pid()));
     }
     CHECK(cut_off() == count);
-    CHECK(longest < 1s);
+    CHECK(*std::ranges::max_element(beside) < 1s);
+    if (given != nullptr) {
+      std::cout << count << " slow logins: the neighbour's P99 is " << p99(quiet).count() << " us without them and "
+                << p99(beside).count() << " us beside them (" << beside.size() << " statements)\n";
+      CHECK(p99(beside) < 2 * p99(quiet));
+    }
     CAPTURE(most - before);
     if (std::getenv("PGSLUICE_SANITIZED") == nullptr) CHECK(most - before < 4096 + 16L * count);
     CHECK(refused_login(proxy.port()) == "");

@@ -474,6 +474,9 @@ TEST_SUITE("integration/session") {
     // A portal without a name is still there behind the Sync.
     bind_in_transaction("", "reset all");
     CHECK(execute("") == "CSZ");
+    client.send(describe_message('P', "") + sync_message());
+    CHECK(types(client.read_until('Z')) == "nZ");  // whatever it takes to give "web" back
+    CHECK(ask("set transaction isolation level repeatable read") == "");
     CHECK(ask("show application_name") == "web");
     ask("rollback");
     CHECK(ask("show application_name") == "later");
@@ -508,11 +511,13 @@ TEST_SUITE("integration/session") {
       return heard[1].type == 'E' ? heard[1].field('C') : std::string(1, heard[1].type);
     };
     CHECK(parse("known", "select 1") == "1");
+    CHECK(parse("other", "savepoint a") == "1");
     client.send(query_message("begin; select 1/0"));
     client.read_until('Z');
     CHECK(parse("other", "select 1") == "25P02");
     CHECK(parse("other", "select 2") == "25P02");
     CHECK(parse("other", "begin") == "25P02");
+    CHECK(parse("other", "savepoint a") == "25P02");
     CHECK(parse("end", "rollback") == "1");
     client.send(bind_message("", "end") + execute_message("") + sync_message());
     CHECK(types(client.read_until('Z')) == "2CZ");
@@ -521,6 +526,13 @@ TEST_SUITE("integration/session") {
     CHECK(parse("other", "select 1") == "1");
     client.send(bind_message("", "other") + bind_message("", "known") + sync_message());
     CHECK(types(client.read_until('Z')) == "22Z");
+
+    // Behind what fails it, before anybody knows.
+    client.send(query_message("begin") + query_message("select 1/0") + close_message('S', "other") +
+                parse_message("other", "select 1") + sync_message());
+    client.read_until('Z');
+    client.read_until('Z');
+    CHECK(types(client.read_until('Z')) == "3EZ");
   }
 
   TEST_CASE("[postgres] requirement 16: a Parse that is skipped takes away nothing that is there") {
@@ -577,6 +589,60 @@ TEST_SUITE("integration/session") {
     const std::string strings = "select length('a\\\\b')";
     CHECK(read({}, "", strings) == "4");
     CHECK(read({}, "set standard_conforming_strings to off", strings) == "3");
+  }
+
+  TEST_CASE("[postgres] requirement 15: a text means on every server what it meant when it was parsed") {
+    ProxyProcess proxy(one_server_for_all().set("pool", "size", "2"));
+    const std::string when = "select extract(epoch from '2001-01-01 00:00'::timestamptz)::int";
+    struct Case {
+      const char* what;
+      std::string text;
+      std::vector<std::string> then;     // what is set behind its Parse
+      std::vector<std::string> parameters;
+      std::string heard, timezone;       // of its execution; and behind that
+    };
+    const Case cases[] = {
+        {"SET", when, {"set timezone to 'Asia/Tokyo'"}, {}, "978307200", "Asia/Tokyo"},
+        {"SET in a transaction", when, {"begin", "set timezone to -3"}, {}, "978307200", "<-03>+03"},
+        {"SET LOCAL", when, {"set timezone to -7", "begin", "set local timezone to -8"}, {}, "978307200", "<-08>+08"},
+        {"characters", "select length('\xc3\xa9t\xc3\xa9')", {"set client_encoding to 'LATIN1'"}, {}, "3", "UTC"},
+        {"strings", "select length('a\\b')", {"set standard_conforming_strings to off"}, {}, "3", "UTC"},
+        {"parameters", "select * from people", {"set search_path to nowhere"}, {"x"}, "08P01", "UTC"},
+        {"alone in its sequence", "vacuum people", {"set timezone to -3"}, {}, "VACUUM", "<-03>+03"},
+        {"of the transaction", "begin", {"set timezone to -3"}, {}, "BEGIN", "<-03>+03"},
+    };
+    REQUIRE(proxy.connect().exec("drop table if exists people; create table people(name text)").ok());
+    for (const auto& [name, behind_another] :
+         {std::pair<std::string, bool>{"", false}, {"", true}, {"s", false}, {"s", true}}) {
+      for (const Case& one : cases) {
+        CAPTURE(one.what);
+        CAPTURE(name);
+        CAPTURE(behind_another);
+        RawClient client(proxy.port());
+        REQUIRE(login_with(client, {{"TimeZone", "UTC"}}));
+        const auto ask = [&client](const std::string& messages, const std::string& ahead = "") {
+          client.send(ahead + messages + sync_message());
+          if (!ahead.empty()) client.read_until('Z');
+          std::string heard;
+          for (const Message& message : client.read_until('Z')) {
+            if (message.type == 'E') heard = message.field('C');
+            if (message.type == 'D') heard = message.columns()[0];
+            if (message.type == 'C' && heard.empty()) heard = message.body.c_str();
+          }
+          return heard;
+        };
+        ask(parse_message(name, one.text));
+        Connection other = proxy.connect();  // takes the server that knows it
+        REQUIRE(other.exec("begin; select 1").ok());
+        // Not by a Query, which would forget a statement without a name.
+        for (const std::string& sql : one.then)
+          ask(close_message('S', "t") + parse_message("t", sql) + bind_message("", "t") + execute_message(""));
+        CHECK(ask(bind_message("", name, one.parameters) + execute_message(""),
+                  behind_another ? sync_message() : "") == one.heard);
+        CHECK(ask(parse_message("", "show timezone") + bind_message("", "") + execute_message("")) == one.timezone);
+      }
+    }
+    CHECK(proxy.connect().exec("drop table people").ok());
   }
 
   TEST_CASE("requirement 15: tenants whose tables differ can prepare one text on one server") {

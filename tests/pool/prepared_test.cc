@@ -53,13 +53,15 @@ TEST_SUITE("pool/prepared registry") {
   TEST_CASE("requirement 15: the same text read by other settings is another statement") {
     PreparedRegistry registry;
     const PreparedRef plain = registry.intern(tail_of("select 1"));
-    const PreparedRef tokyo = registry.intern(tail_of("select 1"), "timezone='Asia/Tokyo'\n");
+    const SettingsSet in_tokyo{.entries = {{.name = "timezone", .value = "'Asia/Tokyo'"}}};
+    const PreparedRef tokyo = registry.intern(tail_of("select 1"), in_tokyo);
     CHECK(tokyo != plain);
     CHECK(tokyo->tail == plain->tail);
-    CHECK(registry.intern(tail_of("select 1"), "timezone='Asia/Tokyo'\n") == tokyo);
+    CHECK(registry.intern(tail_of("select 1"), in_tokyo) == tokyo);
+    CHECK(registry.intern(tail_of("select 1"), in_tokyo, "a client's own") != tokyo);
     const PreparedRef renewed = registry.renew(tokyo);
-    CHECK(renewed->read_by == tokyo->read_by);
-    CHECK(registry.intern(tail_of("select 1"), "timezone='Asia/Tokyo'\n") == renewed);
+    CHECK(renewed->read_by.entries == tokyo->read_by.entries);
+    CHECK(registry.intern(tail_of("select 1"), in_tokyo) == renewed);
     CHECK(registry.intern(tail_of("select 1")) == plain);
   }
 

@@ -143,15 +143,25 @@ TEST_SUITE("pool/session_settings") {
 
   TEST_CASE("requirement 15: some settings are what a text is read by, and nothing is where none is set") {
     SettingsInterner interner;
-    CHECK(read_by(*interner.empty()).empty());
-    CHECK(read_by(*interner.intern({setting("work_mem", "1")})).empty());
+    CHECK(read_by(*interner.empty()).entries.empty());
+    CHECK(read_by(*interner.intern({setting("work_mem", "1")})).entries.empty());
     const Setting tokyo = setting("timezone", "'Asia/Tokyo'");
-    const std::string read = read_by(*interner.intern({tokyo, setting("work_mem", "1")}));
-    CHECK_FALSE(read.empty());
-    CHECK(read == read_by(*interner.intern({tokyo})));
+    CHECK(read_by(*interner.intern({tokyo, setting("work_mem", "1")})).entries == std::vector{tokyo});
     for (const char* name : {"client_encoding", "datestyle", "intervalstyle", "search_path",
                              "standard_conforming_strings", "timezone"})
-      CHECK_FALSE(read_by(*interner.intern({setting(name, "x")})).empty());
+      CHECK_FALSE(read_by(*interner.intern({setting(name, "x")})).entries.empty());
+  }
+
+  TEST_CASE("statement by statement start-up values are set without a snapshot, where SET can say them") {
+    SettingsInterner interner;
+    const auto set = [&](const char* name, const char* value) {
+      return replay_statements(*interner.empty(), *interner.intern({startup(name, value)}));
+    };
+    const auto is = [](const char* sql) { return std::vector<std::string>{sql}; };
+    CHECK(set("datestyle", "SQL, DMY") == is("SET \"datestyle\" TO 'SQL, DMY';"));
+    CHECK(set("search_path", "Other, \"B c\",public") == is("SET \"search_path\" TO \"other\", \"B c\", \"public\";"));
+    for (const char* odd : {"", "a,", "a b", "\"\"", "\"a\"\"b\"", "'a'", "t\xc3\xa9"})
+      CHECK(set("search_path", odd).front().starts_with("SELECT pg_catalog.set_config("));
   }
 
   TEST_CASE("start-up values are replayed by one set_config, as they are") {
