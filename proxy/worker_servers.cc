@@ -154,7 +154,8 @@ void Worker::apply_changes(Server& server, Client& client, const InFlight& done,
 
 // Pins that the batch made, and those that it may have ended.
 void Worker::conclude_pins(Server& server, Client& client, const InFlight& done, char old_status) {
-  if (done.failed && old_status == 'E') return;  // none of it ran
+  // None of it ran, unless it began with the transaction's end.
+  if (done.failed && old_status == 'E' && done.step == routing::TransactionStep::none) return;
   // What is not undone by a rollback is there although a later statement of the batch failed; and where
   // the batch ended a transaction itself, nobody knows what was.
   constexpr routing::Pin lasting = routing::Pin::advisory_lock | routing::Pin::sql_prepare |

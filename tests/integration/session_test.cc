@@ -726,6 +726,17 @@ TEST_SUITE("integration/session") {
     REQUIRE(owner.exec_prepared("b").scalar() == "hidden b");
   }
 
+  TEST_CASE("promise 4: what a string leaves behind the end of a failed transaction is nobody else's, though it fails") {
+    ProxyProcess proxy(one_server());
+    {
+      Connection one = proxy.connect();
+      CHECK(one.exec("begin; select 1/0").code() == "22012");
+      CHECK(one.exec("commit; prepare left_behind as select 1; select 1/0").code() == "22012");
+      CHECK(pinned(proxy, "sql_prepare"));
+    }
+    CHECK(proxy.connect().exec("execute left_behind").code() == "26000");
+  }
+
   TEST_CASE("[postgres] promise 5: a client sees what it has prepared itself, under its own names") {
     ProxyProcess proxy(one_server());
     Connection client = proxy.connect();
