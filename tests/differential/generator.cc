@@ -154,7 +154,8 @@ class Generator {
     static constexpr std::string_view kPrimaryOnly[] = {"prepare transaction", "set transaction read write",
                                                         "listen",              "notify",
                                                         "select pg_notify",    "lock table"};
-    return std::ranges::any_of(kPrimaryOnly, [sql](std::string_view one) { return sql.starts_with(one); });
+    return sql.ends_with(" from stdin") ||
+           std::ranges::any_of(kPrimaryOnly, [sql](std::string_view one) { return sql.starts_with(one); });
   }
 
   Sql any_statement() {

@@ -46,7 +46,8 @@ inline constexpr Exclusion kExclusions[] = {
     {"an unnamed statement that is used after a later Parse of it was skipped",
      "It counts as gone; Postgres still has it. No driver would ask for it."},
     {"with replicas: READ ONLY transactions in sessions that say what such a transaction may do on a primary "
-     "and Postgres does not do on standbys (PREPARE TRANSACTION, SET TRANSACTION READ WRITE, LISTEN, NOTIFY, LOCK)",
+     "and Postgres does not do on standbys (PREPARE TRANSACTION, SET TRANSACTION READ WRITE, LISTEN, NOTIFY, LOCK), "
+     "or refuses there in other words (COPY FROM)",
      "Such a transaction runs on a replica from its BEGIN, and the client hears the standby's refusal."},
     {"whether a setting with a dot in its name is unknown, or empty",
      "A server that has once been told of it knows it, whoever asks."},
