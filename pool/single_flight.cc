@@ -20,7 +20,7 @@ bool covers(const ReadPosition& at, const routing::SessionState& session, bool l
   if (floor.at_kept && at.kept != 0 && at.kept == session.kept) return true;
   if (at.primary) {
     if (later) return true;
-    if (floor.kind == Floor::Kind::at_node || floor.sample > at.asked) return false;
+    if (floor.has_node() || floor.sample > at.asked) return false;
     return !floor.foreign || (floor.term == at.term && floor.lsn < at.lsn);
   }
   switch (floor.kind) {
@@ -28,6 +28,7 @@ bool covers(const ReadPosition& at, const routing::SessionState& session, bool l
     case Floor::Kind::pending: return false;
     case Floor::Kind::known: return floor.term == at.term && floor.lsn <= at.lsn;
     case Floor::Kind::at_node:
+    case Floor::Kind::leaving:
       return floor.node == at.node && floor.incarnation == at.incarnation && (later || floor.probe <= at.asked);
   }
   return false;

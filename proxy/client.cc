@@ -483,6 +483,7 @@ bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
     const bool same = (to_primary && role == routing::NodeRole::primary) ||
                       (!to_primary && decision.target == routing::Target::replica &&
                        role == routing::NodeRole::replica && !server_stale() &&
+                       (cluster->promoted == 0 || decision.why == routing::RouteReason::read) &&
                        routing::alike(batch.overrides, scan.facts.overrides));
     if (!same) return false;
     stay = true;

@@ -84,8 +84,9 @@ void Server::stop_healing() {
   healing.disarm();
 }
 
-// Is this the end of the batch here, and will another node do better?
+// Is this the end of the batch here, and will another node do better? What the primary says is the truth.
 bool Server::heals(const wire::ErrorFields& error) {
+  if (role == routing::NodeRole::primary) return false;
   const std::optional<RetryReason> why = reason_to_retry(error.sqlstate, false);
   if (!why || !may_run_again()) return false;
   healing.fail(*why);

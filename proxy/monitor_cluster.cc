@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "proxy/log.h"
+#include "proxy/monitor_node.h"
 #include "proxy/random.h"
 #include "proxy/wire/sqlstate.h"
 
@@ -29,7 +30,8 @@ bool same(const NodeState& a, const NodeState& b) {
          a.lag == b.lag && a.lag_bytes == b.lag_bytes && a.lag_ok == b.lag_ok && a.replayed == b.replayed &&
          a.late == b.late && a.breaker == b.breaker && a.ramp == b.ramp && a.weight == b.weight &&
          a.groups == b.groups && a.nearby == b.nearby && a.ejections == b.ejections &&
-         a.system_id == b.system_id && a.started_us == b.started_us && a.timeline == b.timeline && a.incarnation == b.incarnation;
+         a.system_id == b.system_id && a.started_us == b.started_us && a.timeline == b.timeline &&
+         a.incarnation == b.incarnation && a.promoted == b.promoted;
 }
 
 std::string describe(const ProbeAnswer& answer) {
@@ -39,59 +41,6 @@ std::string describe(const ProbeAnswer& answer) {
 }
 
 }  // namespace
-
-struct ClusterMonitor::Logged {
-  NodeRole role = NodeRole::unknown;
-  NodeHealth health = NodeHealth::unknown;
-  std::string why;
-};
-
-struct ClusterMonitor::Node {
-  Node(ClusterMonitor& owner, net::Loop& loop, const Member& member)
-      : id(member.id),
-        address(member.address),
-        prober(loop, owner.resolver_, member.address,
-               {.asking = [this, &owner] { owner.on_asking(*this); },
-                .full = [this, &owner](const ProbeAnswer& answer) { owner.on_full(*this, answer); },
-                .quick = [this, &owner](const QuickAnswer& said) { owner.on_quick(*this, said); },
-                .failed =
-                    [this, &owner](FailureKind kind, const PgError& said) {
-                      owner.on_failed(*this, kind, said);
-                    }}),
-        due(loop, [this] { prober.probe(probes++ % kBackendsEvery == 0); }) {}
-
-  const NodeId id;
-  const conf::NodeAddress address;
-  conf::NodeSettings settings;
-  std::uint64_t groups = 0;
-  bool nearby = false;
-  MonitorProber prober;
-  net::Timer due;
-  unsigned probes = 0;
-
-  routing::NodeHealthTracker tracker;
-  routing::Breaker breaker;
-  bool late = false;       // a probe is
-  bool was_down = false;
-  routing::LagGate gate;
-  std::optional<ProbeAnswer> last;  // of the last full probe, its position that of the last probe
-  bool position_known = false;      // the connection that read it lives
-  std::optional<Millis> lag;
-  std::uint64_t lag_bytes = 0;
-  bool lag_ok = false;
-  std::uint64_t replaced = 0;  // times that another primary took over from this one, or its life is in doubt
-
-  std::optional<Instant> asked_at, answered_at;
-  std::optional<Micros> latency;
-  std::uint64_t sample_asked = 0;  // number of the sample that is under way; 0: not a sample
-  std::uint64_t probe_asked = 0, probe = 0;  // of the question under way; of the last answer with a position
-  std::string error;
-  bool retry_soon = false;
-  std::optional<std::int64_t> active_backends;
-  std::string server_version;
-  NodeState shown;  // what was published last
-  Logged logged;    // and what the log says
-};
 
 ClusterMonitor::ClusterMonitor(net::Loop& loop, MonitorResolver& resolver, std::string name,
                                Events events)
@@ -190,6 +139,9 @@ void ClusterMonitor::on_full(Node& node, const ProbeAnswer& answer) {
                                      node.last->system_id == answer.system_id
                                  ? node.last->timeline
                                  : 0;
+  const std::uint64_t before = node.incarnation();
+  const bool promoted = node.last && node.last->in_recovery && !answer.in_recovery &&
+                        node.last->started_us == answer.started_us && node.last->system_id == answer.system_id;
   node.last = answer;
   // Within one postmaster's life a timeline never falls, even when the receiver that showed it is
   // gone.
@@ -197,6 +149,8 @@ void ClusterMonitor::on_full(Node& node, const ProbeAnswer& answer) {
   node.tracker.succeeded(*node.answered_at, {.system_id = answer.system_id,
                                .postmaster_start_us = answer.started_us,
                                .in_recovery = answer.in_recovery});
+  node.note_incarnation(before, promoted);
+  if (answer.in_recovery) node.recovering_at = asked.at;
   node.late = false;
   if (std::exchange(node.was_down, false)) node.breaker.returned(*node.answered_at);
   if (node.breaker.probed(*node.answered_at, asked.at))
@@ -229,12 +183,14 @@ void ClusterMonitor::on_failed(Node& node, FailureKind kind, const PgError& erro
   node.error = error.message;
   if (error.sqlstate == wire::sqlstate::kCrashShutdown && events_.crash_heard) events_.crash_heard(node.id);
   const bool was_up = node.tracker.health() == NodeHealth::up;
+  const std::uint64_t before = node.incarnation();
   node.tracker.failed(loop_.now(), kind);
   node.was_down |= was_up && node.tracker.health() == NodeHealth::down;
   // A standby whose processes were restarted recovers again, under the same postmaster, and may stand lower than
   // it did. That somebody ended this one connection (57P01) is no sign of that.
   if (kind == FailureKind::terminated && error.sqlstate != "57P01" && node.last && node.last->in_recovery)
     ++node.replaced;
+  node.note_incarnation(before, false);
   forget_position(node);
   // Once more at once, where one failure says little.
   node.retry_soon = node.tracker.health() == NodeHealth::up &&
@@ -249,7 +205,7 @@ void ClusterMonitor::take_position(Node& node, Lsn position, Asked asked) {
   node.last->position = position;
   node.position_known = true;
   node.probe = asked.probe;
-  if (node.last->in_recovery) {
+  if (node.last->in_recovery || is_promoted(node)) {
     update_lag(node);
     return;
   }
@@ -331,10 +287,18 @@ void ClusterMonitor::judge() {
     const Node* taker = primary();
     const bool next = before.accepted.system_id == accepted.system_id &&
                       accepted.timeline == before.accepted.timeline + 1;
-    begin_term(taker != nullptr && next ? taker->last->left_at : Lsn{});
+    forked_at_ = taker != nullptr && next ? taker->last->left_at : Lsn{};
+    // While it was a replica nothing newer than that existed: who has it is no later than since then, however long
+    // there was no primary.
+    if (forked_at_ != Lsn{} && forked_at_ >= sample_lsn_ && taker->recovering_at > ring_.newest())
+      ring_.add(*taker->recovering_at, forked_at_);
+    begin_term(forked_at_);
   }
   if (another && before.accepted.primary)
-    if (Node* old = find(*before.accepted.primary)) ++old->replaced;
+    if (Node* old = find(*before.accepted.primary)) {
+      ++old->replaced;
+      old->note_incarnation(old->incarnation() - 1, false);
+    }
 
   Node* now = primary();
   if (now != nullptr) now->logged.role = NodeRole::primary;  // the line below says so
@@ -345,7 +309,7 @@ void ClusterMonitor::judge() {
             (now == nullptr ? " (writes wait, reads go on)" : ""));
 
   for (const auto& node : nodes_) {
-    if (node->position_known && node->last->in_recovery) update_lag(*node);
+    if (node->position_known && (node->last->in_recovery || is_promoted(*node))) update_lag(*node);
     publish_if_changed(*node);
   }
   if (events_.changed) events_.changed();
@@ -373,6 +337,7 @@ bool ClusterMonitor::foreign(const Node& node) const {
 std::string_view ClusterMonitor::misfit(const Node& node) const {
   if (!node.last || verdict_.primary == node.id) return "";
   if (foreign(node)) return "other_system";
+  if (is_promoted(node)) return "promoted";
   if (verdict_.accepted.timeline != 0 && stale_timeline(node)) return "older_timeline";
   return node.last->in_recovery || !verdict_.primary ? "" : "second_primary";
 }
@@ -383,6 +348,24 @@ bool ClusterMonitor::stale_timeline(const Node& node) const {
   return node.last->timeline < verdict_.accepted.timeline;
 }
 
+// It still has everything up to where the primary left that timeline.
+bool ClusterMonitor::may_have_diverged(const Node& node) const {
+  const bool before_the_fork = node.position_known && forked_at_ != Lsn{} &&
+                               node.last->timeline + 1 == verdict_.accepted.timeline &&
+                               node.last->position <= forked_at_;
+  return stale_timeline(node) && !before_the_fork;
+}
+
+// It was a replica, and would be the primary: until that is judged, it has at least what it had.
+bool ClusterMonitor::is_promoted(const Node& node) const {
+  return node.left_recovery && !foreign(node) && verdict_.primary != node.id && node.last->left_at != Lsn{} &&
+         node.last->timeline > verdict_.accepted.timeline;
+}
+
+Lsn ClusterMonitor::replayed_by(const Node& node) const {
+  return is_promoted(node) ? node.last->left_at : node.last->position;
+}
+
 void ClusterMonitor::update_lag(Node& node) {
   const Instant now = loop_.now();
   const Node* source = primary();
@@ -391,10 +374,11 @@ void ClusterMonitor::update_lag(Node& node) {
   const bool sampled = source != nullptr && source->tracker.health() == NodeHealth::up;
   const Instant as_of = sampled ? now : std::min(now, ring_.newest().value_or(now));
   node.lag.reset();
-  if (!foreign(node) && !stale_timeline(node)) node.lag = ring_.lag(node.last->position, as_of);
+  const Lsn position = replayed_by(node);
+  if (!foreign(node) && !may_have_diverged(node)) node.lag = ring_.lag(position, as_of);
   // The answer stands until the next probe, and lag can grow by that much meanwhile.
   const Millis margin = std::min(interval_, lag_limits_.time / 4);
-  const std::uint64_t ahead = sample_lsn_.value, replayed = node.last->position.value;
+  const std::uint64_t ahead = sample_lsn_.value, replayed = position.value;
   node.lag_bytes = ahead > replayed ? ahead - replayed : 0;
   node.lag_ok = node.gate.update(node.lag, node.lag_bytes,
                                  {lag_limits_.time - margin, lag_limits_.bytes});
@@ -418,6 +402,8 @@ void ClusterMonitor::on_house_keeping() {
       publish_if_changed(*node);
     }
     look_for_late(*node);
+    // One that is still fed by the old primary must be found out soon.
+    if (node->last && node->lag_ok && node->last->in_recovery && stale_timeline(*node)) ask_fast();
     if (!node->due.armed() && !node->prober.busy()) schedule(*node);
   }
   judge();
@@ -506,7 +492,7 @@ void ClusterMonitor::schedule(Node& node) {
   }
   const Node* source = primary();
   if (source == nullptr || source == &node || source->tracker.health() != NodeHealth::up) {
-    node.due.once(whole(asked + interval_ - now));
+    node.due.once(whole(asked + std::min(interval_, source == &node ? interval_ : kSearching) - now));
     return;
   }
   // Replicas are asked in the middle half of the time between two samples, one after the other:
@@ -533,8 +519,12 @@ void ClusterMonitor::suspect(NodeId id) {
 
 void ClusterMonitor::want_sample(std::uint64_t sample) {
   sample_wanted_ |= sample > samples_sent_->load(std::memory_order_relaxed);
-  wanted_at_ = loop_.now();
   try_sample();
+  ask_fast();
+}
+
+void ClusterMonitor::ask_fast() {
+  wanted_at_ = loop_.now();
   if (!fast_.armed()) fast_.once(kFastTurn);
 }
 
@@ -562,141 +552,6 @@ void ClusterMonitor::on_fast() {
     if (i * turns / replicas.size() == fast_turn_ % turns) replicas[i]->prober.quick();
   ++fast_turn_;
   fast_.once(kFastTurn);
-}
-
-// --- what others see ---
-
-ClusterMonitor::Node* ClusterMonitor::find(NodeId id) const {
-  for (const auto& node : nodes_)
-    if (node->id == id) return node.get();
-  return nullptr;
-}
-
-ClusterMonitor::Node* ClusterMonitor::primary() const {
-  return verdict_.primary ? find(*verdict_.primary) : nullptr;
-}
-
-bool ClusterMonitor::any_up() const {
-  return std::any_of(nodes_.begin(), nodes_.end(), [](const auto& node) {
-    return node->tracker.health() == NodeHealth::up;
-  });
-}
-
-NodeRole ClusterMonitor::role_of(const Node& node) const {
-  if (verdict_.primary == node.id) return NodeRole::primary;
-  if (node.last && node.last->in_recovery && !foreign(node)) return NodeRole::replica;
-  return NodeRole::unknown;
-}
-
-NodeState ClusterMonitor::state_of(const Node& node) const {
-  NodeState state;
-  state.id = node.id;
-  state.address = node.address;
-  state.ips = node.prober.ips();
-  state.role = role_of(node);
-  state.health = node.tracker.health();
-  state.why = node.tracker.why();
-  if (state.why.empty()) state.why = misfit(node);
-  state.lag = node.lag;
-  state.lag_bytes = node.lag_bytes;
-  state.lag_ok = node.lag_ok;
-  state.incarnation = node.tracker.incarnation() + node.replaced;
-  state.late = node.late;
-  state.breaker = node.breaker.state();
-  state.ramp = node.breaker.ramp(loop_.now(), breaker_rules_);
-  for (std::size_t i = 0; i < routing::kBreakerReasons; ++i)
-    state.ejections[i] = node.breaker.count(static_cast<routing::BreakerReason>(i));
-  state.weight = static_cast<std::uint16_t>(node.settings.weight);
-  state.groups = node.groups;
-  state.nearby = node.nearby;
-  if (!node.last) return state;
-  if (node.last->in_recovery && node.position_known) state.replayed = node.last->position;
-  state.probe = node.probe;
-  state.system_id = node.last->system_id;
-  state.started_us = node.last->started_us;
-  state.timeline = node.last->timeline;
-  return state;
-}
-
-routing::ClusterState ClusterMonitor::state() const {
-  routing::ClusterState state;
-  state.name = name_;
-  for (const auto& node : nodes_) state.nodes.push_back(state_of(*node));
-  state.primary = verdict_.primary;
-  state.sample = sample_;
-  state.sample_lsn = sample_lsn_;
-  state.samples_sent = samples_sent_;
-  state.probes_sent = probes_sent_;
-  state.term = term_;
-  state.switched_at = switched_at_;
-  state.first_sample = first_sample_;
-  return state;
-}
-
-std::vector<NodeReport> ClusterMonitor::report() const {
-  std::vector<NodeReport> rows;
-  for (const auto& node : nodes_) {
-    const NodeState state = state_of(*node);
-    NodeReport& row = rows.emplace_back();
-    row.cluster = name_;
-    row.address = node->address.name();
-    row.ip = state.ips.empty() ? "" : state.ips.front();
-    row.host = node->address.host;
-    row.ips = state.ips;
-    row.next_look_up = node->prober.next_look_up();
-    row.id = node->id;
-    row.role = state.role;
-    row.health = state.health;
-    row.why = state.why;
-    row.error = node->error;
-    row.lag = state.lag;
-    row.lag_bytes = state.lag_bytes;
-    row.lag_ok = state.lag_ok;
-    row.late = state.late;
-    row.settings = node->settings;
-    row.ramp = state.ramp;
-    row.breaker = state.breaker;
-    row.breaker_why = node->breaker.why();
-    row.ejections = state.ejections;
-    row.failures_in_row = node->breaker.failures_in_row();
-    row.open_for = node->breaker.left(loop_.now());
-    row.timeline = state.timeline;
-    row.system_id = state.system_id;
-    row.incarnation = state.incarnation;
-    row.latency = node->latency;
-    if (const auto success = node->tracker.last_success())
-      row.last_success = std::chrono::duration_cast<Millis>(loop_.now() - *success);
-    row.active_backends = node->active_backends;
-    row.server_version = node->server_version;
-    if (!node->last) continue;
-    row.position = node->last->position;
-    row.receiver_running = node->last->receiver_running;
-    row.sees_everything = node->last->sees_everything;
-  }
-  return rows;
-}
-
-ClusterReport ClusterMonitor::summary() const {
-  return {.name = name_,
-          .primary = verdict_.primary,
-          .why = std::string(name(verdict_.why)),
-          .samples_sent = samples_sent_->load(std::memory_order_relaxed),
-          .sample = sample_,
-          .sample_lsn = sample_lsn_};
-}
-
-std::vector<PgTarget> ClusterMonitor::targets(const conf::Settings& settings) const {
-  std::vector<PgTarget> targets;
-  const Node* first = primary();
-  const auto add = [&](const Node& node) {
-    if (node.tracker.health() != NodeHealth::up || node.prober.ips().empty() || foreign(node))
-      return;
-    targets.push_back(pg_target(settings, node.address, node.prober.ips().front()));
-  };
-  if (first != nullptr) add(*first);
-  for (const auto& node : nodes_)
-    if (node.get() != first) add(*node);
-  return targets;
 }
 
 }  // namespace proxy

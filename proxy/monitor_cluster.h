@@ -71,8 +71,8 @@ struct ClusterReport {
 // workers see.
 //
 // Rhythm: every node each probe.interval, spread so that replicas are asked between two samples of
-// the primary; a node that is not up at least every second; a suspected one at once. While sessions
-// wait for a floor (want_sample) the primary is sampled as often as every kSampleFloor and replicas
+// the primary; a node that is not up at least every second; a suspected one at once; all that are up every
+// kSearching while there is no primary. While sessions wait for a floor (want_sample) the primary is sampled as often as every kSampleFloor and replicas
 // are asked every kFastProbe, one after the other: who waits is content with any of them.
 class ClusterMonitor {
  public:
@@ -115,6 +115,7 @@ class ClusterMonitor {
   static constexpr conf::Millis kFastTurn{5};     // between two of them
   static constexpr conf::Millis kFastFor{100};    // after the last want_sample()
   static constexpr conf::Millis kMaxRetry{1000};  // a node that is not up is asked as often
+  static constexpr conf::Millis kSearching{100};  // the others, while there is no primary
   static constexpr unsigned kBackendsEvery = 10;  // probes per count of active backends
 
  private:
@@ -146,6 +147,10 @@ class ClusterMonitor {
   void forget_position(Node& node);
   void publish_if_changed(Node& node);
   bool stale_timeline(const Node& node) const;
+  bool may_have_diverged(const Node& node) const;
+  bool is_promoted(const Node& node) const;
+  routing::Lsn replayed_by(const Node& node) const;
+  void ask_fast();
   bool foreign(const Node& node) const;
   std::string_view misfit(const Node& node) const;
   routing::NodeRole role_of(const Node& node) const;
@@ -174,7 +179,7 @@ class ClusterMonitor {
   std::uint64_t sample_ = 0;
   routing::Lsn sample_lsn_;
   std::uint16_t term_ = 0;  // as the following in routing::ClusterState
-  routing::Lsn switched_at_;
+  routing::Lsn switched_at_, forked_at_;
   std::uint64_t first_sample_ = 0;
   unsigned fast_turn_ = 0;
   std::optional<Instant> last_sample_sent_;

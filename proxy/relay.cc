@@ -249,10 +249,11 @@ bool is_read_at_parse(const routing::Facts& facts, std::string_view tail) {
   });
 }
 
-// The batch that has just been sent to a server that had nothing else to do: may it be run again elsewhere?
+// The batch that has just been sent to a server that had nothing else to do: may it be run again elsewhere? On the
+// primary only what was meant for a replica.
 bool heals(const Client& client, const Server& server) {
   return client.batch.kind == routing::StatementClass::read && client.batch.plain &&
-         server.role == routing::NodeRole::replica && server.pipeline.ready_owed() == 1 &&
+         (server.role == routing::NodeRole::replica || client.spills) && server.pipeline.ready_owed() == 1 &&
          !server.pipeline.open_sequence() && !client.retry && !routing::any(client.pins) &&
          (!client.prepared || client.prepared->doomed.empty());
 }

@@ -60,7 +60,8 @@ std::string print(const routing::Floor& floor) {
     case routing::Floor::Kind::none: return "";
     case routing::Floor::Kind::pending: return "pending";
     case routing::Floor::Kind::known: return routing::print(floor.lsn);
-    case routing::Floor::Kind::at_node: return "node:" + std::to_string(routing::index(floor.node));
+    case routing::Floor::Kind::at_node:
+    case routing::Floor::Kind::leaving: return "node:" + std::to_string(routing::index(floor.node));
   }
   return "";
 }

@@ -281,7 +281,7 @@ void Worker::retire(Server& server, ServerEnd why, std::string_view text) {
   const bool mid_message = server.mid_message();
   // A read of which nothing has been told is run again elsewhere.
   const bool taken_away = why == ServerEnd::lost || why == ServerEnd::stalled;
-  const bool again = client != nullptr && taken_away && server.healing.armed() &&
+  const bool again = client != nullptr && (taken_away || why == ServerEnd::node_changed) && server.healing.armed() &&
                      (server.healing.failed() || server.may_run_again());
   const bool first_failed = !server.in_flight.empty() && server.in_flight.front().failed;
   // The server's last words may have come in one read with the whole answer: then nobody is owed anything.

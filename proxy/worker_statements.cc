@@ -322,19 +322,30 @@ Worker::Placed Worker::place(Client& client) {
         needs.satisfy(floor);
         needs.close = settings_->routing_floor_wait + kNearly;
       }
-      const auto own = own_nodes_.empty() ? std::nullopt : choose_own(client, *state, needs);
-      const routing::ReadChoice choice =
-          own ? *own : routing::choose_replica(*state, needs, shared_.loads, random_);
-      must_be_own = own && !login && !classes_->at(client.service_class).overflow;
-      node = choice.replica;
-      read_why = choice.why;
+      // A transaction could still be made one that writes.
+      if (state->promoted != 0 && decision.why == routing::RouteReason::read_only_transaction) [[unlikely]]
+        needs.excluded |= state->promoted;
+      const auto choose = [&] {
+        const auto own = own_nodes_.empty() ? std::nullopt : choose_own(client, *state, needs);
+        must_be_own = own && !login && !classes_->at(client.service_class).overflow;
+        return own ? *own : routing::choose_replica(*state, needs, shared_.loads, random_);
+      };
+      routing::ReadChoice choice = choose();
       if (choice.leave && client.waiting_for != WaitingFor::floor) [[unlikely]] {
-        floor.raise(state->samples_sent->load());
-        if (waits_for_floor(client)) {
+        floor.leave(state->samples_sent->load());
+        choice = {.why = routing::ReadReason::floor_pending, .soon = true};
+      }
+      if (floor.kind == routing::Floor::Kind::leaving) [[unlikely]] {
+        if (choice.soon && waits_for_floor(client)) {
           want_sample(identity, floor.sample);
           return Placed::waits;
         }
+        floor.stay();  // nobody has said in time where else it may go
+        needs.satisfy(floor);
+        choice = choose();
       }
+      node = choice.replica;
+      read_why = choice.why;
       const bool floor_fails = choice.why == routing::ReadReason::floor_pending ||
                                choice.why == routing::ReadReason::none_has_replayed;
       // Its node has just failed us: what it had is told by the primary's next sample.
@@ -441,7 +452,7 @@ std::optional<Worker::Placed> Worker::place_token(Client& client, const routing:
                     "pgsluice.lsn " + print(*token) + " is ahead of everything that has been written");
   }
   // A sample that is sent from now on is past what others have written and what this session has seen.
-  const bool seen = floor.kind == routing::Floor::Kind::none || floor.kind == routing::Floor::Kind::at_node;
+  const bool seen = floor.kind == routing::Floor::Kind::none || floor.has_node();
   if (seen || (client.batch.sets_lsn && !waited)) floor.raise(state.samples_sent->load());
   if (floor.kind == routing::Floor::Kind::known) {
     client.show_token(routing::token_of(floor.lsn, state));

@@ -197,11 +197,7 @@ ReadChoice choose_replica(const ClusterState& cluster, const ReadNeeds& needs,
     }
 
   const NodeState* const primary = cluster.primary ? cluster.find(*cluster.primary) : nullptr;
-  // A position on another timeline says nothing about this one's (README.md).
-  const auto follows = [primary](const NodeState& node) {
-    return !primary || primary->timeline == 0 || node.timeline == 0 ||
-           node.timeline == primary->timeline;
-  };
+  const auto follows = [&cluster, primary](const NodeState& node) { return cluster.on_same_history(node, primary); };
 
   std::array<Candidate, kMaxNodes> eligible;
   std::size_t count = 0, near = 0;

@@ -78,7 +78,8 @@ struct ReadNeeds {
   void satisfy(const Floor& session) {
     switch (session.kind) {
       case Floor::Kind::none: break;
-      case Floor::Kind::pending: pending = true; break;
+      case Floor::Kind::pending:
+      case Floor::Kind::leaving: pending = true; break;
       case Floor::Kind::known: floor = session.lsn; break;
       case Floor::Kind::at_node:
         pending = true;

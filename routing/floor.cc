@@ -6,7 +6,7 @@ namespace routing {
 
 void Floor::raise_to(Lsn position, std::uint16_t its_term, std::uint64_t sent) {
   // Where a node was to be asked, its position may be the higher one, or this.
-  if (kind == Kind::at_node) raise(sent);
+  if (has_node()) raise(sent);
   if (kind == Kind::none) kind = Kind::known;
   at_kept = false;
   if (term != its_term || position > lsn) foreign = true;
@@ -31,9 +31,9 @@ bool Floor::learn_rest(const ClusterState& cluster) {
       sample = std::max(sample, cluster.first_sample);
     }
   }
-  if (kind == Kind::at_node) {
+  if (has_node()) {
     const NodeState* const it = cluster.find(node);
-    if (it == nullptr || static_cast<std::uint16_t>(it->incarnation) != incarnation || !cluster.serves_reads(*it)) {
+    if (it == nullptr || !it->has_kept(incarnation) || !cluster.serves_reads(*it)) {
       // It cannot be asked, and nothing that it had was ahead of its primary.
       raise(cluster.samples_sent ? cluster.samples_sent->load() : cluster.sample);
     } else if (it->probe >= probe && it->replayed != Lsn{}) {
@@ -43,10 +43,11 @@ bool Floor::learn_rest(const ClusterState& cluster) {
       term = cluster.term;
     }
   }
-  if (kind == Kind::pending && sample <= cluster.sample) {
-    kind = Kind::known;
+  if ((kind == Kind::pending || kind == Kind::leaving) && sample <= cluster.sample) {
+    if (kind == Kind::leaving) lsn = {};  // it was none
     if (lsn <= cluster.sample_lsn || term != cluster.term) foreign = false;
     lsn = at_least(cluster.sample_lsn);
+    kind = Kind::known;
     term = cluster.term;
   }
   return lost;

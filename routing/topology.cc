@@ -57,6 +57,9 @@ void ClusterState::find_serving() {
     node.share = static_cast<std::uint16_t>(
         std::clamp<std::uint32_t>(effective(node) * kFullShare / most, 1, kFullShare));
 
+  promoted = 0;
+  for (std::size_t i = 0; i < std::min<std::size_t>(nodes.size(), 64); ++i)
+    promoted |= std::uint64_t{nodes[i].promoted} << i;
   serving.clear();
   std::uint32_t sum = 0;
   for (const bool nearby : {true, false}) {

@@ -62,6 +62,9 @@ struct NodeState {
   // Of a probe that is due an answer for too long: the node may have stalled. No new reads while others serve.
   bool late = false;
   BreakerState breaker = BreakerState::closed;
+  // It has left recovery and nobody has accepted it as primary yet. What it served as a replica it still has: reads
+  // outside transactions go on there. `replayed` is where it left, and its probes say nothing new.
+  bool promoted = false;
   std::uint16_t weight = 100;    // as configured; 0: no reads
   std::uint16_t ramp = 100;      // percent of its weight that it has now: slow start
   std::uint16_t share = kFullShare;  // both, beside the others' that serve: find_serving()
@@ -76,6 +79,14 @@ struct NodeState {
   // changes when the node was found down, restarted or changed role: servers connected under
   // another incarnation are closed, not reused
   std::uint64_t incarnation = 0;
+  // So many incarnations before this one its data has only gone forward: a promotion begins a new one, and loses
+  // nothing that was shown.
+  std::uint16_t kept_incarnations = 0;
+
+  // Is what it shows now at or past what it showed under `then` (the low bits of an incarnation)?
+  bool has_kept(std::uint16_t then) const {
+    return static_cast<std::uint16_t>(incarnation - then) <= kept_incarnations;
+  }
 };
 
 // All nodes of one [cluster.NAME].
@@ -88,6 +99,7 @@ struct ClusterState {
   std::vector<Candidate> serving;  // those of our own zone in front
   std::size_t near = 0;            // how many those are
   bool even = true;                // all have the same share, and none is nearer than another
+  std::uint64_t promoted = 0;      // bit i: the i-th node is NodeState::promoted
   void find_serving();
   // Where lag leaves fewer than `least` replicas serving, those that are least late serve too. Before
   // find_serving().
@@ -110,6 +122,16 @@ struct ClusterState {
   std::uint16_t term = 0;
   Lsn switched_at;
   std::uint64_t first_sample = 0;
+  Lsn forked_at;  // where the accepted primary's timeline left the one before it; zero: not known
+
+  // Does what `node` says of its position mean the same to `primary`? On another timeline it does not, but for
+  // positions up to where that timeline was left. Where a timeline is not known it is trusted (README.md).
+  bool on_same_history(const NodeState& node, const NodeState* primary_node) const {
+    if (primary_node == nullptr || primary_node->timeline == 0 || node.timeline == 0 ||
+        node.timeline == primary_node->timeline)
+      return true;
+    return node.timeline + 1 == primary_node->timeline && node.replayed != Lsn{} && node.replayed <= forked_at;
+  }
 
   // A replica other than the accepted primary, up, reachable, neither drained nor ejected, however far
   // behind it is.

@@ -57,10 +57,16 @@ void World::place(Statement& statement) {
       needs.satisfy(floor);
       needs.close = settings_->routing_floor_wait + kNearly;
     }
-    const routing::ReadChoice choice = choose(needs);
+    routing::ReadChoice choice = choose(needs);
     if (choice.leave && before != Waits::floor) {
-      floor.raise(monitor_.samples_sent());
-      if (wait_for_floor(statement, before)) return monitor_.want_sample(now_, floor.sample);
+      floor.leave(monitor_.samples_sent());
+      choice = {.why = routing::ReadReason::floor_pending, .soon = true};
+    }
+    if (floor.kind == routing::Floor::Kind::leaving) {
+      if (choice.soon && wait_for_floor(statement, before)) return monitor_.want_sample(now_, floor.sample);
+      floor.stay();
+      needs.satisfy(floor);
+      choice = choose(needs);
     }
     const bool floor_fails = choice.why == routing::ReadReason::floor_pending ||
                              choice.why == routing::ReadReason::none_has_replayed;
