@@ -603,6 +603,8 @@ class Loader {
     for (const auto& [name, database] : settings_.databases)
       check(join("database", name), database.service_class);
     for (const auto& [name, user] : settings_.users) check(join("user", name), user.service_class);
+    for (std::size_t i = 0; i < settings_.routes.size(); ++i)
+      check("route." + std::to_string(i + 1), settings_.routes[i].service_class);
     if (settings_.classes.size() > kMaxClasses)
       problem(0, "there are " + plain(static_cast<std::int64_t>(settings_.classes.size())) +
                      " classes; there must be at most " + plain(static_cast<std::int64_t>(kMaxClasses)));
@@ -889,10 +891,21 @@ class Loader {
         problem(line_of_key({path + ".name", path}),
                 path + ".name is " + quote(cut(rule.name)) + "; it must be another than that of the rules before");
       names.push_back(rule.name);
+      const bool limited = rule.rate > 0 || rule.concurrency > 0;
       if (rule.block && (rule.target != RouteTarget::any || rule.consistency || rule.max_lag || rule.query_timeout ||
-                         rule.coalesce || rule.cache))
+                         rule.transactions || !rule.service_class.empty() || !rule.groups.empty() || limited || rule.coalesce || rule.cache))
         problem(line_of_key({path + ".block"}),
                 path + ".block is true; it must stand alone: what is not run has no target or time-out");
+      std::vector<std::string_view> groups;
+      for (const auto& [name, node] : settings_.nodes) groups.insert(groups.end(), node.groups.begin(), node.groups.end());
+      for (const std::string& group : rule.groups)
+        if (std::ranges::find(groups, group) == groups.end())
+          problem(line_of_key({path + ".groups"}), path + ".groups has " + quote(cut(group)) +
+                                                       "; it must be in the groups of a [node.\"HOST:PORT\"]" +
+                                                       did_you_mean(group, groups));
+      if (rule.target == RouteTarget::primary && !rule.groups.empty())
+        problem(line_of_key({path + ".groups"}),
+                path + ".groups is set; it must not be where target is \"primary\"");
       if ((rule.coalesce || rule.cache) && rule.consistency && *rule.consistency >= Consistency::strong)
         problem(line_of_key({path + ".consistency"}),
                 path + ".consistency is " + quote(word(*rule.consistency)) + "; it must be another where coalesce or cache shares answers: who "

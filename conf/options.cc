@@ -148,6 +148,9 @@ constexpr Option kOptions[] = {
      "each; one more is refused with 54000: more suits larger applications and takes more memory."},
     {"limits.protection_hold", Time{&S::limits_protection_hold, 2s, 100ms, 1h}, at_reload,
      "How long a level of self-protection is kept after its reason has gone: longer changes less often."},
+    {"limits.replicas_out", Int{&S::limits_replicas_out, 50, 0, 100}, at_reload,
+     "Percent of a cluster's replicas, two at least, that are down or ejected when sheddable statements are not "
+     "served and nothing is run a second time: more gives that up later; 0 never does."},
     {"limits.result_cache", Size{&S::limits_result_cache, {16 << 20}, {0}, kGiB}, at_reload,
      "Answers that are kept for as long as the cache of a [[route]] rule says, with what they belong to, over "
      "all workers; the least recently used make way: more keeps more of them; 0 keeps none."},
@@ -342,9 +345,9 @@ constexpr Option kOptions[] = {
     {"routing.floor_wait", Time{&S::routing_floor_wait, 20ms, 0ms, 10s}, at_reload,
      "How long a read waits for a replica to replay what it must see, before the primary serves it: longer "
      "spares the primary and makes such reads slower; 0 does not wait."},
-    {"routing.hints", List{&S::routing_hints, {"consistency, route, tenant"}}, at_reload,
+    {"routing.hints", List{&S::routing_hints, {"consistency, route, tenant, class"}}, at_reload,
      "What clients may say themselves, by start-up option, SET or comment: pgsluice.consistency, "
-     "pgsluice.route, pgsluice.tenant. What is not listed is not heard."},
+     "pgsluice.route, pgsluice.tenant, pgsluice.class. What is not listed is not heard."},
     {"routing.latency_decay", Time{&S::routing_latency_decay, 10s, 100ms, 1h}, at_reload,
      "In how long a replica's latency, while nobody confirms it, comes two thirds of the way back to normal: "
      "longer shuns a node that was slow for longer."},

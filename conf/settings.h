@@ -158,6 +158,10 @@ struct RouteRule {
   std::optional<Consistency> consistency;
   std::optional<Millis> max_lag;
   std::optional<Millis> query_timeout;
+  std::optional<Transactions> transactions;    // of a BEGIN
+  std::string service_class;                   // "": as for others
+  std::vector<std::string> groups;             // of nodes, for reads: one of them; empty: all
+  std::int64_t rate = 0, concurrency = 0;      // of all statements that it fits; 0: no limit
   bool block = false;
   bool coalesce = false;        // identical reads in flight run once
   std::optional<Millis> cache;  // and their answer is kept for so long
@@ -333,6 +337,7 @@ struct Settings {
   Millis limits_loop_delay;  // a worker later than this is overloaded; 0: off
   Bytes limits_memory;       // of the process; 0: what the machine or the control group has
   std::int64_t limits_memory_high, limits_memory_full;  // percent of it
+  std::int64_t limits_replicas_out;  // percent of a cluster's replicas; 0: off
   Millis limits_protection_hold;  // calm for so long before a level of self-protection is left
   Millis limits_slow_reader_timeout;  // a client that takes nothing for so long is cut off
 

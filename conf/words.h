@@ -55,7 +55,7 @@ inline constexpr std::array<std::string_view, 4> kWords<LogLevel>{"error", "warn
 // its order), and what clients can say of their statements.
 inline constexpr std::array<std::string_view, 6> kStatementClasses{"empty", "read",  "session",
                                                                    "transaction", "write", "ddl"};
-inline constexpr std::array<std::string_view, 3> kHints{"consistency", "route", "tenant"};
+inline constexpr std::array<std::string_view, 4> kHints{"consistency", "route", "tenant", "class"};
 
 template <class Enum>
 concept Worded = (kWords<Enum>.size() > 0);

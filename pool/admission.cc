@@ -70,6 +70,8 @@ std::string_view name(Refusal r) {
     case Refusal::digest_blocked: return "digest_blocked";
     case Refusal::digest_rate: return "digest_rate";
     case Refusal::digest_concurrency: return "digest_concurrency";
+    case Refusal::rule_rate: return "rule_rate";
+    case Refusal::rule_concurrency: return "rule_concurrency";
     case Refusal::blocked: return "blocked";
     case Refusal::primary_share: return "primary_share";
     case Refusal::pin_temporary_table: return "pin_temporary_table";

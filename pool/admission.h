@@ -52,6 +52,8 @@ enum class Refusal : std::uint8_t {
   digest_blocked,       // 53400, as the following two
   digest_rate,
   digest_concurrency,
+  rule_rate,            // 53400, as the following: a [[route]] rule has a limit
+  rule_concurrency,
   blocked,              // 53400: a [[route]] rule says so
   primary_share,        // 53000: no replica can serve the read, and the primary's share for such is in use
   // pool.on_pin = "refuse", one per bit of routing::Pin, in the same order: 0A000

@@ -39,6 +39,24 @@ bool holds(const DigestLimit& limit, std::string_view database, Instant now) {
 
 }  // namespace
 
+LimitAnswer take(const DigestLimitRef& limit, Instant now, DigestHold* hold) {
+  const auto refuse = [&limit](Refusal why, Nanos retry_after) {
+    limit->refused.fetch_add(1, std::memory_order_relaxed);
+    return LimitAnswer{why, retry_after, limit.get()};
+  };
+  if (limit->kind == DigestLimitKind::rate) {
+    // A tenth of a second's worth at once, as for tenants.
+    const Nanos due = limit->bucket.take(now, limit->most, std::max<std::int64_t>(1, limit->most / 10));
+    return due > Nanos(0) ? refuse(Refusal::digest_rate, due) : LimitAnswer{};
+  }
+  if (limit->running.fetch_add(1, std::memory_order_relaxed) >= limit->most) {
+    limit->running.fetch_sub(1, std::memory_order_relaxed);
+    return refuse(Refusal::digest_concurrency, kAskLater);
+  }
+  hold->add(limit);
+  return {};
+}
+
 DigestGate::DigestGate(const std::vector<DigestLimitRef>& limits) {
   for (const DigestLimitRef& limit : limits) by_digest_.emplace(limit->key.digest, limit);
 }
@@ -59,19 +77,13 @@ DigestGate::Answer DigestGate::admit(std::span<const std::uint64_t> digests, std
       if (!holds(*limit, database, now)) continue;
       switch (limit->kind) {
         case DigestLimitKind::block: return refuse(Refusal::digest_blocked, *limit, limit->expires - now);
-        case DigestLimitKind::rate: {
-          // A tenth of a second's worth at once, as for tenants.
-          const Nanos due = limit->bucket.take(now, limit->most, std::max<std::int64_t>(1, limit->most / 10));
-          if (due > Nanos(0)) return refuse(Refusal::digest_rate, *limit, due);
-          break;
-        }
+        case DigestLimitKind::rate:
         case DigestLimitKind::concurrency:
-          if (again) break;
-          if (limit->running.fetch_add(1, std::memory_order_relaxed) >= limit->most) {
-            limit->running.fetch_sub(1, std::memory_order_relaxed);
-            return refuse(Refusal::digest_concurrency, *limit, kAskLater);
+          if (again && limit->kind == DigestLimitKind::concurrency) break;
+          if (const Answer answer = take(limit, now, hold); answer.why != Refusal::none) {
+            hold->give_back();
+            return answer;
           }
-          hold->add(limit);
           break;
       }
     }

@@ -59,17 +59,21 @@ class DigestHold {
   std::vector<DigestLimitRef> limits_;
 };
 
+// One limit that is met, of a rate or of concurrency. Refused: it has taken nothing.
+struct LimitAnswer {
+  Refusal why = Refusal::none;
+  Nanos retry_after{0};  // when asking again may help
+  const DigestLimit* limit = nullptr;
+};
+LimitAnswer take(const DigestLimitRef& limit, Instant now, DigestHold* hold);
+
 // The limits in force. Immutable; a new one is made when operators say so. Asked per statement only while
 // there is one: a look-up, and for a limit that is met one or two atomic operations.
 class DigestGate {
  public:
   explicit DigestGate(const std::vector<DigestLimitRef>& limits);
 
-  struct Answer {
-    Refusal why = Refusal::none;
-    Nanos retry_after{0};  // when asking again may help
-    const DigestLimit* limit = nullptr;
-  };
+  using Answer = LimitAnswer;
   // May a batch of these digests run now? If not, it has taken nothing but what its earlier statements took
   // of rates. A digest that stands there twice counts twice for rates, once for concurrency.
   Answer admit(std::span<const std::uint64_t> digests, std::string_view database, Instant now,

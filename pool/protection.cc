@@ -22,6 +22,7 @@ Asked asked_by(const Signs& signs, const Protection::Rule& rule) {
   if (const Nanos limit = rule.loop_delay; limit.count() > 0 && signs.loop_delay > limit)
     ask(signs.loop_delay > 5 * limit ? 3 : signs.loop_delay > 2 * limit ? 2 : 1, Strain::loop_delay);
   if (signs.queues_overloaded) ask(1, Strain::queues);
+  if (rule.replicas_out > 0 && signs.replicas_out >= rule.replicas_out) ask(1, Strain::replicas_out);
   return most;
 }
 
@@ -33,6 +34,7 @@ std::string_view name(Strain strain) {
     case Strain::loop_delay: return "loop_delay";
     case Strain::memory: return "memory";
     case Strain::queues: return "queues";
+    case Strain::replicas_out: return "replicas_out";
     case Strain::count_: break;
   }
   return "unknown";

@@ -27,7 +27,7 @@ constexpr bool may_run_again(int level) { return level < 1; }
 constexpr bool lets_in(int level) { return level < 4; }
 
 // Which sign set the level: log, metric label, console.
-enum class Strain : std::uint8_t { none, loop_delay, memory, queues, count_ };
+enum class Strain : std::uint8_t { none, loop_delay, memory, queues, replicas_out, count_ };
 std::string_view name(Strain strain);
 
 // How the process is, since the last look.
@@ -35,6 +35,7 @@ struct Signs {
   Nanos loop_delay{0};          // of the worker that was latest
   std::int64_t memory_percent = 0;
   bool queues_overloaded = false;
+  std::int64_t replicas_out = 0;  // percent, of the cluster that has lost most: routing::percent_out()
 };
 
 // From signs to a level, with hysteresis: up when a sign has been there in three looks on end, so that one slow
@@ -45,6 +46,7 @@ class Protection {
   struct Rule {
     Millis loop_delay{20};
     std::int64_t memory_high = 70, memory_full = 90;
+    std::int64_t replicas_out = 50;  // percent; 0: off
     Millis hold{2000};
   };
   // True: the level has changed.

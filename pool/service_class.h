@@ -21,6 +21,12 @@ using ClassId = std::uint8_t;
 inline constexpr ClassId kHigh = static_cast<ClassId>(Priority::high);  // of who says nothing
 inline constexpr std::size_t kMaxServiceClasses = 64;
 
+// Of which class the statements of a session are that say nothing themselves.
+struct OwnClass {
+  ClassId configured = kHigh, session = kHigh;  // and what it has made of that: SET pgsluice.class
+  bool ordered = false;  // by an operator's SET CLASS, which is the last word
+};
+
 // How statements of one class are treated where servers are short: a [class.NAME], its gaps filled from its
 // priority.
 struct ServiceClass {

@@ -498,9 +498,13 @@ bool Client::take_batch(std::string_view bytes, Scan& scan, bool stay) {
     return false;
   if (batch_extras) [[unlikely]]
     batch_extras = nullptr;  // of a batch that was refused
-  if (worker_.gate() != nullptr && refuse_limited(bytes, scan, now)) [[unlikely]]
+  if ((worker_.gate() != nullptr || !worker_.limited().empty()) && refuse_limited(bytes, scan, now)) [[unlikely]]
     return true;
   batch = scan.facts;
+  if (batch.overrides.service_class != 0) [[unlikely]]
+    service_class = static_cast<pool::ClassId>(batch.overrides.service_class - 1);
+  else if (service_class != session_class) [[unlikely]]
+    service_class = session_class;
   batch_digests = scan.digests;
   batch_changes = std::move(scan.changes);
   batch_unpins = scan.unpins;
@@ -728,8 +732,10 @@ void Client::refuse_batch(std::string_view bytes, const Scan& scan) {
   fail_batch(worker_, *this, bytes, std::move(*error));
 }
 
-void Client::refuse_by(const pool::DigestGate::Answer& answer) {
+void Client::refuse_by(const pool::LimitAnswer& answer) {
   const pool::DigestLimit& limit = *answer.limit;
+  const bool of_rule = answer.why == pool::Refusal::rule_rate || answer.why == pool::Refusal::rule_concurrency;
+  const std::string rule = of_rule ? conf::key_text(limit.origin) : "";
   const std::string digest = routing::print_digest(limit.key.digest);
   std::string message = "this statement is ";
   switch (limit.kind) {
@@ -741,15 +747,23 @@ void Client::refuse_by(const pool::DigestGate::Answer& answer) {
   auto after = std::chrono::ceil<conf::Millis>(answer.retry_after);
   if (limit.kind != pool::DigestLimitKind::block)
     after += conf::Millis(static_cast<std::int64_t>(worker_.random()() % 50) * (after.count() + 1) / 100);
-  refuse(answer.why, wire::sqlstate::kConfigurationLimitExceeded, message + " (digest " + digest + ")", after,
-         "rule=" + limit.origin + " digest=" + digest);
+  refuse(answer.why, wire::sqlstate::kConfigurationLimitExceeded,
+         message + (of_rule ? " ([[route]] rule " + rule + ")" : " (digest " + digest + ")"), after,
+         of_rule ? "rule=" + rule : "rule=" + limit.origin + " digest=" + digest);
 }
 
 // A limit on digests stands in the way of the batch: it is answered, as one that fails. False: it may go on.
 bool Client::refuse_limited(std::string_view bytes, const Scan& scan, conf::Instant now) {
   if (server != nullptr && server->status == 'E') return false;  // Postgres refuses it
   pool::DigestHold hold;
-  const auto answer = worker_.gate()->admit(worker_.gated(), identity->database, now, &hold);
+  pool::LimitAnswer answer;
+  if (worker_.gate() != nullptr)
+    answer = worker_.gate()->admit(worker_.gated(), identity->database, now, &hold);
+  const std::vector<routing::RuleSet::Place>& limited = worker_.limited();
+  for (auto rule = limited.begin(); rule != limited.end() && answer.why == pool::Refusal::none; ++rule) {
+    const bool again = std::find(limited.begin(), rule, *rule) != rule;
+    answer = pool::admit(worker_.limit_of(*rule), again, now, &hold);
+  }
   if (answer.why == pool::Refusal::none) {
     if (!hold.empty()) batch_extras = std::make_unique<BatchExtras>(std::move(hold));
     return false;

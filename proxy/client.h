@@ -250,7 +250,9 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   routing::Pin pins = routing::Pin::none;
   bool standard_strings = true;
   routing::Classifier::Encoding encoding = routing::Classifier::Encoding::ascii_safe;
-  pool::ClassId service_class = pool::kHigh;  // of its statements: settings_changed()
+  // Of its statements, settings_changed(); and of the batch that waits or runs.
+  pool::ClassId session_class = pool::kHigh, service_class = pool::kHigh;
+  pool::OwnClass own_class() const;
   std::unique_ptr<ClientPrepared> prepared;  // null for a client that has never prepared anything
   ClientPrepared& preparing() {
     if (!prepared) prepared = std::make_unique<ClientPrepared>();
@@ -417,6 +419,7 @@ class Client final : public pool::Waiter, public net::SocketOwner {
     std::size_t messages;  // of the batch, that make it
   };
   Held judge_held(Scan& scan, bool stay, std::size_t* size);
+  conf::Transactions transactions_of(const Scan& scan) const;
   bool may_hold(const Scan& scan) const;
   std::optional<FirstStatement> first_statement();
   bool may_prepare_here(const BatchMessage& parse);
@@ -425,7 +428,7 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   void answer_refused(std::string_view bytes, std::size_t streams);
   bool refuses_settings(const Scan& scan);
   bool refuse_limited(std::string_view bytes, const Scan& scan, conf::Instant now);
-  void refuse_by(const pool::DigestGate::Answer& answer);
+  void refuse_by(const pool::LimitAnswer& answer);
   void refuse_batch(std::string_view bytes, const Scan& scan);
   bool answer_explain(const Scan& scan);
   void await_replay(std::string_view queries);

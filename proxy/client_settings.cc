@@ -108,7 +108,7 @@ void Client::settings_changed() {
   state.read_only_default = false;
   state.serializable_default = state.repeatable_default = false;
   standard_strings = identity == nullptr || identity->standard_strings;
-  service_class = identity == nullptr ? pool::kHigh : identity->service_class;
+  session_class = identity == nullptr ? pool::kHigh : identity->service_class;
   encoding = routing::Classifier::Encoding::ascii_safe;
   const auto is_on = [](std::string value) {
     std::erase_if(value, [](char c) { return c == '\'' || c == '"' || c == ' '; });
@@ -139,8 +139,8 @@ void Client::settings_changed() {
       for (const std::string_view unsafe : {"SJIS", "JIS", "BIG5", "GBK", "GB18030", "JOHAB", "UHC",
                                             "949", "936", "950", "932", "WIN949", "MSKANJI"})
         if (contains(upper, unsafe)) encoding = routing::Classifier::Encoding::ambiguous;
-    } else if (setting.name == "pgsluice.class" && identity != nullptr) {
-      service_class = worker_.classes().lowered(identity->service_class, pool::bare_value(setting));
+    } else if (setting.name == "pgsluice.class" && limits.service_class && identity != nullptr) {
+      session_class = worker_.classes().lowered(identity->service_class, pool::bare_value(setting));
     } else if (setting.name == "pgsluice.tenant" && !setting.from_startup && limits.tenant &&
                tenant_may_change()) {
       std::string wanted = setting.value;
@@ -152,7 +152,8 @@ void Client::settings_changed() {
     }
   }
   if (tenant != nullptr && !worker_.orders().classes.empty())
-    service_class = worker_.ordered_class(*tenant).value_or(service_class);
+    session_class = worker_.ordered_class(*tenant).value_or(session_class);
+  service_class = session_class;
   // What it asks for itself holds for all its statements, unless a rule says otherwise.
   state.consistency = identity == nullptr ? worker_.settings().routing_consistency : identity->consistency;
   state.consistency_hinted = hints.consistency.has_value();
@@ -166,6 +167,11 @@ void Client::settings_changed() {
   state.target = asked.target;
   state.target_by_hint = true;
   rules = worker_.rules_for(*this);
+}
+
+pool::OwnClass Client::own_class() const {
+  const bool ordered = tenant != nullptr && !worker_.orders().classes.empty() && worker_.ordered_class(*tenant);
+  return {identity->service_class, session_class, ordered};
 }
 
 bool Client::tenant_may_change() const {

@@ -78,7 +78,7 @@ const Console::Command Console::kCommands[] = {
     {"SHOW CACHE", "answers that are kept or shared, by worker", false, &Console::show_cache, 0, 0, columns::kCache},
     {"SHOW BLOCKS", "what is ordered of digests and tenants, and how often it refused", false,
      &Console::show_blocks, 0, 0, columns::kBlocks},
-    {"SHOW ROUTES", "why statements went where they went", false, &Console::show_reasons, 0, 0, columns::kReasons},
+    {"SHOW ROUTES", "why statements went where they went", false, &Console::show_reasons, 0, 0, columns::kRoutes},
     {"EXPLAIN ROUTE", "[USER name] [DATABASE name] [APPLICATION name] STATEMENT: where it would go now, and why",
      false, &Console::show_nothing, 1, 100'000, columns::kExplainRoute},
     {"SHOW PINS", "what has tied clients to their servers", false, &Console::show_reasons, 0, 0,

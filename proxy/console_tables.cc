@@ -19,6 +19,7 @@
 #include "proxy/version.h"
 #include "proxy/wire/sqlstate.h"
 #include "routing/lexer.h"
+#include "routing/rules.h"
 
 // What SHOW shows.
 namespace proxy {
@@ -331,6 +332,8 @@ void Console::show_reasons(const ConsoleCommand& asked) {
       return "SHOW RETRIES";
     return field == &WorkerMetrics::pins ? "SHOW PINS" : "SHOW REFUSALS";
   };
+  const bool routes = asked.words == "SHOW ROUTES";
+  const std::vector<conf::RouteRule>& rules = control_.settings().routes;
   Rows rows;
   for (const metrics::ReasonRow& family : metrics::kReasons) {
     if (table_of(family.field) != asked.words) continue;
@@ -340,9 +343,15 @@ void Console::show_reasons(const ConsoleCommand& asked) {
       std::uint64_t sum = 0;
       for (const WorkerMetrics* worker : worker_metrics()) sum += (worker->*family.field).read(i);
       const std::string word = (names_.*family.words)(i);
-      if (!word.empty()) rows.push_back({what, word, number(sum)});
+      if (word.empty()) continue;
+      rows.push_back({what, word, number(sum)});
+      if (!routes) continue;
+      const auto rule = std::ranges::find(rules, word, &conf::RouteRule::name);
+      rows.back().push_back(family.field == &WorkerMetrics::rules && rule != rules.end()
+                                ? routing::outcome_text(*rule) : "");
     }
   }
+  if (routes) return show(asked, columns::kRoutes, rows);
   show(asked, columns::kReasons, rows);
 }
 

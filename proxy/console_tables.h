@@ -142,6 +142,7 @@ inline constexpr Column kCorrections[] = {{"cluster", text},  {"database", text}
 inline constexpr Column kCache[] = {
     {"worker", int8}, {"entries", int8}, {"bytes", int8},   {"hits", int8}, {"misses", int8},
     {"behind", int8}, {"evicted", int8}, {"flights", int8}, {"followers", int8}};
+inline constexpr Column kRoutes[] = {{"what", text}, {"reason", text}, {"count", int8}, {"rule_does", text}};
 inline constexpr Column kReasons[] = {{"what", text}, {"reason", text}, {"count", int8}};
 
 }  // namespace proxy::columns

@@ -532,6 +532,7 @@ std::size_t Control::clear_corrections() {
 
 void Control::broadcast_topology(std::shared_ptr<const routing::Topology> topology) {
   status_.set_topology(topology);
+  guard_.see(*topology);
   tell_workers([&topology] { return TopologyChanged{topology}; });
   look_at_nodes(false);
 }

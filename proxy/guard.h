@@ -4,6 +4,7 @@
 #include "pool/protection.h"
 #include "proxy/net/loop.h"
 #include "proxy/shared.h"
+#include "routing/topology.h"
 
 namespace proxy {
 
@@ -14,6 +15,7 @@ class Guard {
   Guard(net::Loop& loop, Shared& shared, std::shared_ptr<const conf::Settings> settings);
   void start() { timer_.every(kLook); }
   void reload(std::shared_ptr<const conf::Settings> settings) { settings_ = std::move(settings); }
+  void see(const routing::Topology& topology);
 
  private:
   static constexpr conf::Millis kLook{250};
@@ -24,6 +26,7 @@ class Guard {
   Shared& shared_;
   std::shared_ptr<const conf::Settings> settings_;
   pool::Protection protection_;
+  std::int64_t replicas_out_ = 0;
   net::Timer timer_;
 };
 

@@ -141,8 +141,14 @@ void Client::append_ready(std::string& out) const {
                                                    : wire::TransactionStatus::in_transaction);
 }
 
+// What routing.transactions is for this BEGIN.
+conf::Transactions Client::transactions_of(const Scan& scan) const {
+  const std::uint8_t said = scan.facts.overrides.transactions;
+  return said == 0 ? identity->transactions : static_cast<conf::Transactions>(said - 1);
+}
+
 bool Client::may_hold(const Scan& scan) const {
-  return identity->transactions != conf::Transactions::primary &&
+  return transactions_of(scan) != conf::Transactions::primary &&
          identity->mode == conf::PoolMode::transaction && scan.facts.step == TransactionStep::begin &&
          !route_state.read_only_default && !scan.facts.too_large && !scan.facts.open_ended;
 }
@@ -161,7 +167,7 @@ Client::Held Client::judge_held(Scan& scan, bool stay, std::size_t* size) {
     held->begin = first->text;
     held->since = worker_.now();
     held->serializable = first->facts->serializable || route_state.serializable_default;
-    held->migrates = identity->transactions == conf::Transactions::migrate && !held->serializable &&
+    held->migrates = transactions_of(scan) == conf::Transactions::migrate && !held->serializable &&
                      !first->facts->repeatable && !route_state.repeatable_default &&
                      route_state.consistency != conf::Consistency::primary;
     *size = answer_here(first->messages, "BEGIN");

@@ -75,10 +75,26 @@ void note_changes(const Client& client, Scan* scan, const FactsRef& facts) {
 void steer(Worker& worker, const Client& client, Scan* scan, const FactsRef& facts, std::string_view commented) {
   routing::RouteOverrides& batch = scan->facts.overrides;
   routing::RouteOverrides own =
-      worker.overrides_for(client.rules, client.route_state, client.standard_strings, facts, commented);
+      worker.overrides_for(client.rules, client.route_state, client.own_class(), client.standard_strings, facts,
+                           commented);
   if (!own.given && !batch.given) return;
+  if (own.rule != 0) {
+    const auto place = static_cast<routing::RuleSet::Place>(own.rule - 1);
+    if (worker.limit_of(place).any() && !worker.settings().routing_dry_run) worker.limited().push_back(place);
+  }
   const routing::RouteOverrides nothing = routing::overrides_of(nullptr, {}, client.route_state);
   if (!own.given) own = nothing;
+  // Beside one with a class of its own the others have the session's.
+  const auto with_class = [&](routing::RouteOverrides& said) {
+    if (said.service_class != 0) return;
+    said.service_class = static_cast<std::uint8_t>(client.session_class + 1);
+    said.priority = static_cast<unsigned>(worker.classes().priority(client.session_class)) & 3U;
+  };
+  if (scan->facts.executes && (own.service_class != 0 || batch.service_class != 0)) {
+    if (!batch.given) batch = nothing;
+    with_class(own);
+    with_class(batch);
+  }
   if (scan->facts.executes)
     own = routing::join(batch.given ? batch : nothing, own,
                         {.max_lag = worker.settings().routing_max_lag,
@@ -351,6 +367,8 @@ void scan_batch(Worker& worker, Client& client, std::string_view bytes, bool may
   messages.clear();
   if (worker.gate() != nullptr) [[unlikely]]
     worker.gated().clear();
+  if (!worker.limited().empty()) [[unlikely]]
+    worker.limited().clear();
   std::size_t at = 0;
   std::optional<BatchMessage> unremembered;
 

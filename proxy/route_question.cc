@@ -62,6 +62,8 @@ struct Asker {
   routing::Classifier::Encoding encoding;
   const routing::ClusterState* cluster;
   std::shared_ptr<const routing::Scope> scope;
+  pool::OwnClass its_class;
+  conf::Transactions transactions;
 };
 
 std::string answer(Worker& worker, std::string_view sql, Asker asker, bool describe, wire::Formats formats) {
@@ -69,16 +71,25 @@ std::string answer(Worker& worker, std::string_view sql, Asker asker, bool descr
       worker.classifier().classify(sql, asker.standard_strings, asker.encoding, *asker.scope);
   if (asker.cluster != nullptr) asker.session.floor.learn(*asker.cluster);
   const routing::RouteOverrides said =
-      worker.overrides_for(asker.rules, asker.session, asker.standard_strings, facts,
+      worker.overrides_for(asker.rules, asker.session, asker.its_class, asker.standard_strings, facts,
                            worker.classifier().commented() ? sql : std::string_view());
+  routing::ReadNeeds needs;
+  if (said.nodes_by != 0) worker.confine(said, &needs);
+  const pool::ClassId its_class =
+      said.service_class != 0 ? static_cast<pool::ClassId>(said.service_class - 1) : asker.its_class.session;
   const routing::RouteQuestion question{
       .facts = *facts,
       .session = asker.session,
       .mode = asker.mode,
       .overrides = said,
       .rule = worker.rule_name(said.rule),
+      .rule_does = worker.rule_outcome(said.rule),
+      .service_class = worker.classes().at(its_class).name,
+      .transactions = said.transactions == 0 ? asker.transactions
+                                             : static_cast<conf::Transactions>(said.transactions - 1),
+      .groups = needs.groups,
       .cluster = asker.cluster,
-      .excluded = asker.cluster == nullptr ? 0 : worker.excluded(*asker.cluster),
+      .excluded = needs.excluded | (asker.cluster == nullptr ? 0 : worker.excluded(*asker.cluster)),
       .dry_run = worker.settings().routing_dry_run};
   std::string out;
   if (describe) wire::append_row_description(out, columns::kExplainRoute, formats);
@@ -118,7 +129,9 @@ std::string explain_route(Worker& worker, const Client& client, std::string_view
               .standard_strings = client.standard_strings,
               .encoding = client.encoding,
               .cluster = worker.cluster(*client.identity),
-              .scope = client.identity->scope};
+              .scope = client.identity->scope,
+              .its_class = client.own_class(),
+              .transactions = client.identity->transactions};
   asker.session.in_transaction = client.server != nullptr && client.server->status != 'I';
   asker.session.pinned = routing::any(client.pins);
   return answer(worker, sql, asker, true, {});
@@ -158,7 +171,15 @@ std::string explain_route(Worker& worker, std::string_view text, const std::stri
               .cluster = worker.topology().find(database->second.cluster),
               .scope = worker.scope_of(database->second.cluster, database->second.dbname.empty()
                                                                      ? asked->database
-                                                                     : database->second.dbname)};
+                                                                     : database->second.dbname),
+              .its_class = {},
+              .transactions = database->second.routing_transactions.value_or(settings.routing_transactions)};
+  std::string class_name = database->second.service_class;
+  if (user != settings.users.end()) {
+    asker.transactions = user->second.routing_transactions.value_or(asker.transactions);
+    if (!user->second.service_class.empty()) class_name = user->second.service_class;
+  }
+  asker.its_class.configured = asker.its_class.session = worker.classes().find(class_name);
   asker.session.consistency = settings.routing_consistency;
   return answer(worker, asked->sql, asker, describe, formats);
 }

@@ -19,6 +19,7 @@
 #include "pool/connect_pace.h"
 #include "pool/names_in_use.h"
 #include "pool/prepared.h"
+#include "pool/rule_limits.h"
 #include "pool/service_class.h"
 #include "proxy/messages.h"
 #include "proxy/wire/scram.h"
@@ -87,6 +88,7 @@ struct Shared {
   routing::NodeLoads loads;
   std::array<pool::ConnectPace, routing::kMaxNodes> connects;  // by node number
   Credentials credentials;
+  pool::RuleLimits rule_limits;
   metrics::NameNumbers rule_numbers;  // of [[route]] rules, by their names
   std::string mock_key;       // secret: salts of users that do not exist
   std::string cancel_secret;  // secret: of which long cancel keys are made

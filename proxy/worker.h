@@ -218,6 +218,9 @@ class Worker {
   const pool::DigestGate* gate() const { return gate_; }
   // While there are: the digests of the statements that run of the batch that was scanned last.
   std::vector<std::uint64_t>& gated() { return gated_; }
+  // Of the same batch, the rules with limits, once per statement.
+  std::vector<routing::RuleSet::Place>& limited() { return limited_; }
+  const pool::RuleLimit& limit_of(routing::RuleSet::Place rule) const { return rule_limits_[rule]; }
   // The node of this server has said that one of its backends has crashed.
   void crash_heard(const Server& server);
   void client_opened(Client& client, const std::string& peer);
@@ -281,11 +284,14 @@ class Worker {
   }
   // What they say of a statement; given is false: nothing. `commented`: its text, if there is a comment in it.
   routing::RouteOverrides overrides_for(routing::ClientRules* rules, const routing::SessionState& session,
-                                        bool standard_strings,
+                                        const pool::OwnClass& its_class, bool standard_strings,
                                         const std::shared_ptr<const routing::Facts>& facts,
                                         std::string_view commented) const;
+  // Reads of such rules run on some nodes only.
+  void confine(const routing::RouteOverrides& said, routing::ReadNeeds* needs) const;
   // `rule` as in RouteOverrides; it may be of rules that a reload has replaced.
   std::string rule_name(std::uint16_t rule) const;
+  std::string rule_outcome(std::uint16_t rule) const;
   void count_rule(std::uint16_t rule);
   void count_route(routing::RouteReason why, const routing::BatchFacts& batch) {
     metrics_->class_reasons.add(batch.why);
@@ -328,6 +334,7 @@ class Worker {
   static std::uint64_t tried(const Client& client, const routing::ClusterState& cluster);
   std::uint64_t find_excluded(const routing::ClusterState& cluster);
   void use_rules();
+  void map_rules();
   routing::RouteReason count_dry_route(routing::RouteReason why, const routing::BatchFacts& batch);
   routing::ClientRules* shared_rules(std::vector<routing::RuleSet::Place> candidates);
   void forget_unused_rules();
@@ -485,6 +492,11 @@ class Worker {
   pool::SettingsInterner interner_;
   std::shared_ptr<const routing::RuleSet> rules_;
   routing::HintLimits hint_limits_;
+  // By rule, its class, groups of nodes, limits.
+  std::vector<std::optional<pool::ClassId>> rule_classes_;
+  std::vector<std::uint64_t> rule_groups_;  // empty where no rule names any
+  std::vector<pool::RuleLimit> rule_limits_;
+  std::vector<routing::RuleSet::Place> limited_;
   // Clients that can meet the same rules share what is remembered of them.
   std::map<std::vector<routing::RuleSet::Place>, std::unique_ptr<routing::ClientRules>> client_rules_;
   std::size_t forget_rules_at_ = 1000;  // entries, of which those that nobody has are forgotten then

@@ -57,6 +57,7 @@ Worker::Spilled Worker::spill(Client& client, const routing::ClusterState& state
   }
   // Late, but not without what the session itself has written.
   routing::ReadNeeds needs{.excluded = excluded(state), .however_late = true};
+  if (client.batch.overrides.nodes_by != 0) confine(client.batch.overrides, &needs);
   if (client.route_state.consistency != conf::Consistency::eventual) needs.satisfy(client.route_state.floor);
   const routing::ReadChoice late = routing::choose_replica(state, needs, shared_.loads, random_);
   if (late.replica) {

@@ -170,6 +170,7 @@ void Worker::free_slot(Client& client, Server& server) {
 
 // Which replicas classes have to themselves, by position in their cluster.
 void Worker::map_nodes() {
+  map_rules();
   own_nodes_.clear();
   if (!classes_->own_nodes) return;
   for (const routing::ClusterState& cluster : topology_->clusters) {

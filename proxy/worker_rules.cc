@@ -23,12 +23,37 @@ void Worker::use_rules() {
   rules_ = std::make_shared<routing::RuleSet>(
       settings_->routes, [this](const std::string& rule) { return shared_.rule_numbers.number(rule); });
   hint_limits_ = routing::hint_limits(*settings_);
+  rule_classes_.clear();
+  rule_limits_.clear();
+  for (const conf::RouteRule& rule : settings_->routes) {
+    rule_classes_.push_back(rule.service_class.empty() ? std::nullopt
+                                                       : std::optional(classes_->find(rule.service_class)));
+    rule_limits_.push_back(shared_.rule_limits.find(rule.name, rule.rate, rule.concurrency));
+  }
+  map_rules();
   settle_settings();
 }
 
 void Worker::settle_settings() {
   for (const Slot& slot : slots_)
     if (slot.client && slot.client->session && slot.state != ClientState::closing) slot.client->settings_changed();
+}
+
+// Groups of nodes have their bits from the topology.
+void Worker::map_rules() {
+  rule_groups_.clear();
+  if (std::ranges::all_of(settings_->routes, [](const conf::RouteRule& rule) { return rule.groups.empty(); })) return;
+  for (const conf::RouteRule& rule : settings_->routes) {
+    std::uint64_t bits = 0;
+    for (const std::string& group : rule.groups) bits |= topology_->group(group);
+    rule_groups_.push_back(bits);
+  }
+}
+
+void Worker::confine(const routing::RouteOverrides& said, routing::ReadNeeds* needs) const {
+  const std::size_t place = std::size_t{said.nodes_by} - 1;
+  needs->groups = place < rule_groups_.size() ? rule_groups_[place] : 0;
+  if (needs->groups == 0) needs->excluded = ~std::uint64_t{0};  // nobody is in them, or two rules disagree
 }
 
 routing::ClientRules* Worker::rules_for(const Client& client) {
@@ -64,7 +89,7 @@ void Worker::forget_unused_rules() {
 }
 
 routing::RouteOverrides Worker::overrides_for(routing::ClientRules* rules, const routing::SessionState& session,
-                                              bool standard_strings,
+                                              const pool::OwnClass& its_class, bool standard_strings,
                                               const std::shared_ptr<const routing::Facts>& facts,
                                               std::string_view commented) const {
   routing::CommentTags tags;
@@ -80,6 +105,17 @@ routing::RouteOverrides Worker::overrides_for(routing::ClientRules* rules, const
   routing::RouteOverrides overrides = routing::overrides_of(said, hints, session);
   overrides.rule = rule;
   if (facts->varies) overrides.may_share = false;
+  if (said != nullptr && !said->groups.empty()) overrides.nodes_by = rule;
+  const auto by_rule = said == nullptr ? std::nullopt : rule_classes_[rule - std::size_t{1}];
+  if (its_class.ordered || (!by_rule && hints.service_class.empty())) return overrides;
+  // The rule's instead of the configured one; from there a client may go down, by this statement's hint or by SET.
+  pool::ClassId found = by_rule.value_or(its_class.configured);
+  if (!hints.service_class.empty())
+    found = classes_->lowered(found, hints.service_class);
+  else if (its_class.session != its_class.configured && classes_->priority(its_class.session) >= classes_->priority(found))
+    found = its_class.session;
+  overrides.service_class = static_cast<std::uint8_t>(found + 1);
+  overrides.priority = static_cast<unsigned>(classes_->priority(found)) & 3U;
   return overrides;
 }
 
@@ -94,6 +130,11 @@ routing::RouteReason Worker::count_dry_route(routing::RouteReason why, const rou
 std::string Worker::rule_name(std::uint16_t rule) const {
   if (rule == 0 || rule > rules_->size()) return "";
   return conf::key_text(rules_->rule(static_cast<routing::RuleSet::Place>(rule - 1)).name);
+}
+
+std::string Worker::rule_outcome(std::uint16_t rule) const {
+  if (rule == 0 || rule > rules_->size()) return "";
+  return routing::outcome_text(rules_->rule(static_cast<routing::RuleSet::Place>(rule - 1)));
 }
 
 void Worker::count_rule(std::uint16_t rule) {

@@ -308,6 +308,8 @@ Worker::Placed Worker::place(Client& client) {
     if (decision.target == routing::Target::replica) {
       routing::ReadNeeds needs{.excluded = excluded_for(client, *state),
                                 .max_lag = Millis(client.batch.overrides.max_lag_ms)};
+      if (client.batch.overrides.nodes_by != 0) [[unlikely]]
+        confine(client.batch.overrides, &needs);
       routing::Floor& floor = client.route_state.floor;
       const conf::Consistency consistency = session.consistency;
       if (consistency != conf::Consistency::eventual) {

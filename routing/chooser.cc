@@ -106,12 +106,19 @@ ReadChoice choose(std::span<const Candidate> candidates, std::size_t near, const
 // So often a session looks whether another replica is less busy than its own by a factor of two. Leaving costs
 // some ten milliseconds, so one that reads every millisecond loses less than a tenth even if it always finds one.
 constexpr std::uint32_t kLeaveOneIn = 128;
+// And so often whether its own has become slow, which is a fault, and not load: four times slower than the other.
+constexpr std::uint32_t kFleeOneIn = 16;
+constexpr std::uint64_t kFleeFactor = 4;
 
 bool is_better_elsewhere(const ClusterState& cluster, const NodeLoads& loads, NodeId here,
                          std::minstd_rand& random) {
   const auto count = static_cast<std::uint32_t>(cluster.serving.size());
-  if (count < 2 || draw(random, kLeaveOneIn) != 0) return false;
+  if (count < 2) return false;
+  const std::uint32_t drawn = draw(random, kLeaveOneIn);
+  if (drawn % kFleeOneIn != 0) return false;
   const NodeId other = cluster.serving[draw(random, count)].id;
+  if (coarse(loads[index(here)]) >= kFleeFactor * coarse(loads[index(other)])) return other != here;
+  if (drawn != 0) return false;
   const auto cost = [&loads](NodeId node) {
     return coarse(loads[index(node)]) * (in_flight(loads[index(node)]) + 1);
   };

@@ -19,6 +19,10 @@ ReadReason judge(const ClusterState& cluster, std::size_t place, ReadNeeds needs
   return choose_replica(alone, needs, loads, random).why;
 }
 
+bool begins(const Facts& facts) {
+  return facts.step == TransactionStep::begin || facts.step == TransactionStep::begin_read_write;
+}
+
 std::string describe(const ClusterState& cluster, std::size_t place, const ReadNeeds& needs, const NodeLoads& loads) {
   const NodeState& node = cluster.nodes[place];
   std::string text;
@@ -68,6 +72,9 @@ std::vector<RouteRow> explain_route(const RouteQuestion& question, const NodeLoa
   row("tables", tables);
   row("pins", names(facts.pins));
   row("rule", question.rule);
+  if (!question.rule_does.empty()) row("rule_does", question.rule_does);
+  row("service_class", question.service_class);
+  if (begins(facts)) row("transactions", conf::plain(question.transactions));
   row("consistency", conf::plain(session.consistency));
   const RouteOverrides& said = question.overrides;
   if (said.max_lag_ms != 0) row("max_lag", conf::print(Millis(said.max_lag_ms)));
@@ -83,7 +90,8 @@ std::vector<RouteRow> explain_route(const RouteQuestion& question, const NodeLoa
   row("reason", std::string(name(decision.why)));
   if (question.cluster == nullptr || decision.target == Target::same_server) return rows;
   const ClusterState& cluster = *question.cluster;
-  ReadNeeds needs{.excluded = question.excluded, .max_lag = Millis(said.max_lag_ms)};
+  ReadNeeds needs{.excluded = question.excluded, .max_lag = Millis(said.max_lag_ms),
+                  .groups = question.groups};
   if (session.consistency != conf::Consistency::eventual) needs.satisfy(session.floor);
   if (needs.floor != Lsn{}) row("floor", print(needs.floor));
   if (decision.target == Target::replica) {

@@ -18,6 +18,10 @@ struct RouteQuestion {
   conf::PoolMode mode;
   RouteOverrides overrides{};  // what rules and hints say of it; given is false: nothing
   std::string rule{};          // the name of the one that fits; "": none
+  std::string rule_does{};     // outcome_text()
+  std::string service_class{};
+  conf::Transactions transactions = conf::Transactions::primary;
+  std::uint64_t groups = 0;    // as in ReadNeeds
   const ClusterState* cluster = nullptr;  // null: it is not known (yet)
   std::uint64_t excluded = 0;  // as in ReadNeeds
   bool dry_run = false;

@@ -70,6 +70,7 @@ HintLimits hint_limits(const conf::Settings& settings) {
   return {.consistency = may("consistency"),
           .route = may("route"),
           .tenant = may("tenant"),
+          .service_class = may("class"),
           .freshest = std::max(settings.routing_weakest_consistency, settings.routing_strongest_consistency),
           .stalest = settings.routing_weakest_consistency};
 }
@@ -90,13 +91,17 @@ bool take_hint(std::string_view key, std::string_view value, const HintLimits& l
     }
     return true;
   }
+  if (key == "class" && limits.service_class) {
+    hints->service_class = value;
+    return true;
+  }
   return false;
 }
 
 Hints hints_of(const CommentTags& tags, const HintLimits& limits) {
   constexpr std::string_view kOurs = "pgsluice_";
   Hints hints;
-  char room[32];
+  char room[128];
   for (const CommentTag& tag : tags.all()) {
     if (!tag.key.starts_with(kOurs)) continue;
     if (const auto value = decode_tag(tag.value, room))

@@ -43,21 +43,24 @@ std::optional<std::string_view> decode_tag(std::string_view encoded, std::span<c
 struct Hints {
   std::optional<conf::Consistency> consistency;
   conf::RouteTarget target = conf::RouteTarget::any;
-  bool any() const { return consistency.has_value() || target != conf::RouteTarget::any; }
+  std::string service_class;  // as it says; "": nothing
+  bool any() const {
+    return consistency.has_value() || target != conf::RouteTarget::any || !service_class.empty();
+  }
 };
 
 // How much clients may say: routing.hints, routing.weakest_consistency and routing.strongest_consistency.
 struct HintLimits {
-  bool consistency = true, route = true, tenant = true;
+  bool consistency = true, route = true, tenant = true, service_class = true;
   conf::Consistency freshest = conf::Consistency::primary;
   conf::Consistency stalest = conf::Consistency::eventual;
 };
 HintLimits hint_limits(const conf::Settings& settings);
 
-// Takes one hint, within the limits. `key` is what follows "pgsluice.": "consistency", "route". False: it is
-// none, or none that may be given.
+// Takes one hint, within the limits (but for the class, which the caller bounds). `key` is what follows "pgsluice.":
+// "consistency", "route", "class". False: it is none, or none that may be given.
 bool take_hint(std::string_view key, std::string_view value, const HintLimits& limits, Hints* hints);
-// Those among a statement's tags: pgsluice_consistency, pgsluice_route.
+// Those among a statement's tags: pgsluice_consistency, pgsluice_route, pgsluice_class.
 Hints hints_of(const CommentTags& tags, const HintLimits& limits);
 
 }  // namespace routing

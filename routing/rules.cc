@@ -155,7 +155,31 @@ RouteOverrides overrides_of(const conf::RouteRule* rule, const Hints& hints, con
   said.may_share = rule->coalesce || rule->cache;
   said.max_lag_ms = milliseconds(rule->max_lag);
   said.query_timeout_ms = milliseconds(rule->query_timeout);
+  if (rule->transactions)
+    said.transactions = static_cast<std::uint8_t>(static_cast<unsigned>(*rule->transactions) + 1) & 3U;
   return said;
+}
+
+std::string outcome_text(const conf::RouteRule& rule) {
+  std::string text;
+  const auto add = [&text](std::string_view key, std::string_view value) {
+    text.append(text.empty() ? "" : " ").append(key).append("=").append(value);
+  };
+  if (rule.target != conf::RouteTarget::any) add("target", conf::word(rule.target));
+  if (rule.consistency) add("consistency", conf::word(*rule.consistency));
+  if (rule.max_lag) add("max_lag", conf::print(*rule.max_lag));
+  if (rule.query_timeout) add("query_timeout", conf::print(*rule.query_timeout));
+  if (rule.transactions) add("transactions", conf::word(*rule.transactions));
+  if (!rule.service_class.empty()) add("class", rule.service_class);
+  std::string groups;
+  for (const std::string& group : rule.groups) groups += (groups.empty() ? "" : ",") + group;
+  if (!groups.empty()) add("groups", groups);
+  if (rule.rate > 0) add("rate", std::to_string(rule.rate));
+  if (rule.concurrency > 0) add("concurrency", std::to_string(rule.concurrency));
+  if (rule.coalesce) add("coalesce", "true");
+  if (rule.cache) add("cache", conf::print(*rule.cache));
+  if (rule.block) add("block", "true");
+  return text;
 }
 
 }  // namespace routing

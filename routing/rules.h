@@ -88,4 +88,7 @@ bool matches(std::string_view pattern, std::string_view text);
 // before a hint; a hint may ask for staler answers than a rule, not for fresher ones.
 RouteOverrides overrides_of(const conf::RouteRule* rule, const Hints& hints, const SessionState& session);
 
+// What a rule does, in the words of its configuration: "target=primary class=low".
+std::string outcome_text(const conf::RouteRule& rule);
+
 }  // namespace routing

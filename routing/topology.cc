@@ -31,6 +31,16 @@ std::string_view name(BreakerState state) {
   return "unknown";
 }
 
+std::int64_t percent_out(const ClusterState& cluster) {
+  std::int64_t replicas = 0, out = 0;
+  for (const NodeState& node : cluster.nodes) {
+    if (node.role != NodeRole::replica || cluster.primary == node.id || node.drained || node.weight == 0) continue;
+    ++replicas;
+    if (node.health != NodeHealth::up || node.breaker != BreakerState::closed) ++out;
+  }
+  return out < 2 ? 0 : 100 * out / replicas;
+}
+
 void ClusterState::keep_serving(std::size_t least) {
   std::size_t count = 0;
   for (const NodeState& node : nodes) count += serves_reads(node) ? 1 : 0;

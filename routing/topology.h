@@ -156,6 +156,10 @@ struct ClusterState {
   }
 };
 
+// Percent of the cluster's replicas that are down or ejected; 0 while it is only one, which is what replicas are
+// for. Those that operators have drained, or given no weight, are left out of the count.
+std::int64_t percent_out(const ClusterState& cluster);
+
 // What the control thread knows of every cluster. Immutable; a new one is published whenever a
 // probe changes anything.
 struct Topology {

@@ -228,8 +228,10 @@ void World::look() {
   const pool::Protection::Rule rule{.loop_delay = settings_->limits_loop_delay,
                                     .memory_high = settings_->limits_memory_high,
                                     .memory_full = settings_->limits_memory_full,
+                                    .replicas_out = settings_->limits_replicas_out,
                                     .hold = settings_->limits_protection_hold};
-  (void)protection_.look(now_, {.queues_overloaded = queues_overloaded_}, rule);
+  (void)protection_.look(now_, {.queues_overloaded = queues_overloaded_,
+                               .replicas_out = routing::percent_out(monitor_.cluster())}, rule);
   const conf::Priority lowest = pool::lowest_served(protection_.level());
   shed_ = 0;
   for (std::size_t id = 0; id < classes_->classes.size(); ++id)

@@ -372,7 +372,7 @@ TEST_SUITE("conf/load") {
     CHECK_FALSE(routes[1].consistency.has_value());
     CHECK(routes[1].block);
     CHECK(loaded(std::string(kBase) + kAuth)->routing_hints ==
-          std::vector<std::string>{"consistency", "route", "tenant"});
+          std::vector<std::string>{"consistency", "route", "tenant", "class"});
     CHECK(loaded("[routing]\nhints = [\"route\"]\n" + std::string(kBase) + kAuth)->routing_hints ==
           std::vector<std::string>{"route"});
     CHECK(loaded("[routing]\nhints = []\n" + std::string(kBase) + kAuth)->routing_hints.empty());
@@ -397,6 +397,11 @@ TEST_SUITE("conf/load") {
     CHECK(error("target = \"replica\"\nconsistency = \"primary\"\n").find("route.1.consistency is \"primary\"") !=
           std::string::npos);
     CHECK(error("target = \"primary\"\nmax_lag = \"1s\"\n").find("route.1.max_lag is set") != std::string::npos);
+    CHECK(error("class = \"lwo\"\n").find("route.1.class is \"lwo\"; it must be critical") != std::string::npos);
+    CHECK(error("groups = [\"reports\"]\n").find("route.1.groups has \"reports\"; it must be in the groups of") !=
+          std::string::npos);
+    CHECK(error("block = true\nrate = 5\n").find("route.1.block is true; it must stand alone") != std::string::npos);
+    CHECK(error("transactions = \"move\"\n").find("route.1.transactions is \"move\"; it must be") != std::string::npos);
     CHECK(error("target = \"standby\"\n").find("route.1.target is \"standby\"; it must be \"any\", \"primary\"") !=
           std::string::npos);
     CHECK(error_of("[routing]\nhints = [\"rout\"]\n", std::string(kBase) + kAuth).find("routing.hints has \"rout\"") !=

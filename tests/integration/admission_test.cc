@@ -361,6 +361,29 @@ TEST_SUITE("integration/admission") {
     CHECK(low.exec(kOnPrimary).ok());  // what must go to the primary goes there
   }
 
+  TEST_CASE("where half of the replicas are out, sheddable statements are not served, until they are back") {
+    PgCluster cluster({.replicas = 2});
+    ProxyProcess proxy(
+        config_for(cluster).set("limits", "loop_delay", "0").set("limits", "protection_hold", "\"100ms\""));
+    REQUIRE(proxy.ready(2));
+    Connection console = proxy.console(), high = proxy.connect(), sheddable = of_class(proxy, "sheddable");
+    REQUIRE(sheddable.exec("select 1").ok());
+    cluster.stop(1);
+    REQUIRE(eventually([&] { return !proxy.node_is(cluster.address(1), "up"); }));
+    CHECK(stays([&] { return state(console, "protection_level") == "0"; }, 1s));  // one alone is what they are for
+    CHECK(sheddable.exec("select 1").ok());
+    cluster.stop(2);
+    REQUIRE(eventually([&] { return state(console, "protection_level") == "1"; }));
+    CHECK(state(console, "protection_reason") == "replicas_out");
+    CHECK(metric(proxy.metrics(), "pgsluice_protection_level", {"reason=\"replicas_out\""}) == 1);
+    CHECK(eventually([&] { return has_reason(sheddable.exec("select 1"), "overloaded"); }));
+    CHECK(high.exec("select 1").ok());
+    CHECK(high.exec(kOnPrimary).ok());
+    cluster.start(2);
+    CHECK(eventually([&] { return state(console, "protection_level") == "0"; }));
+    CHECK(eventually([&] { return sheddable.exec("select 1").ok(); }));
+  }
+
   TEST_CASE(
       "where memory runs out only critical statements are served, nobody new is let in, and it ends by "
       "itself") {

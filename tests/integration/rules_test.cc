@@ -1,4 +1,5 @@
 #include <csignal>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,14 @@ std::string simple(Connection& client, const std::string& sql = kAsk) {
 }
 std::string extended(Connection& client, const std::string& sql = kAsk) {
   return node_name(shared_cluster(), client.exec(sql, Parameters{}).scalar());
+}
+
+// What EXPLAIN ROUTE says of one property.
+std::string explained(Connection& client, const std::string& sql, const std::string& property) {
+  const Result rows = client.exec("explain route " + sql);
+  for (int row = 0; row < rows.rows(); ++row)
+    if (rows.at(row, "property") == property) return rows.at(row, "value");
+  return "(none) " + rows.message();
 }
 
 double counted(const ProxyProcess& proxy, const std::string& name, const std::string& label) {
@@ -268,6 +277,163 @@ TEST_SUITE("integration/rules") {
     CHECK(simple(client, std::string(kAsk) + " /*pgsluice_route='replica'*/") == "primary");
   }
 
+  TEST_CASE("requirement 25: a rule says where transactions go, of one application or of a BEGIN with a tag") {
+    Table table(shared_cluster(), "rules_moves", "n int", "values (0)");
+    ProxyProcess proxy(with_rules({"name = \"movers\", applications = [\"mover\"], transactions = \"migrate\"",
+                                   "tags = [\"tx=moves\"], transactions = \"migrate\"",
+                                   "tags = [\"tx=held\"], transactions = \"hold\""}));
+    REQUIRE(proxy.ready(2));
+    Connection mover = proxy.connect("app", "app", "sslmode=disable application_name=mover");
+    Connection other = proxy.connect();
+    const auto reads_at = [](Connection& client, const std::string& begin) {
+      CHECK(client.exec(begin).ok());
+      const std::string at = simple(client);
+      CHECK(client.exec("commit").ok());
+      return at;
+    };
+    CHECK(is_replica(reads_at(mover, "begin")));
+    CHECK(is_replica(reads_at(other, "begin /*tx='moves'*/")));
+    CHECK(reads_at(other, "begin /*tx='held'*/") == "primary");
+    CHECK(reads_at(other, "begin") == "primary");
+    // From the first write on it is on the primary, as everywhere.
+    CHECK(mover.exec("begin").ok());
+    CHECK(is_replica(simple(mover)));
+    CHECK(mover.exec("update rules_moves set n = 1").ok());
+    CHECK(simple(mover) == "primary");
+    CHECK(mover.scalar("select n from rules_moves") == "1");
+    CHECK(mover.exec("commit").ok());
+    CHECK(explained(mover, "begin", "transactions") == "migrate");
+    CHECK(explained(other, "begin", "transactions") == "primary");
+    CHECK(explained(other, "begin /*tx='held'*/", "rule_does") == "transactions=hold");
+  }
+
+  TEST_CASE("reads that a rule gives to a group of nodes run there, and on the primary when none of them can") {
+    PgCluster& cluster = shared_cluster();
+    Table table(cluster, "rules_groups", "n int", "values (0)");
+    ProxyProcess proxy(with_rules({"name = \"reports\", tags = [\"job=report\"], groups = [\"reports\"]"})
+                           .set("node." + quoted(cluster.address(2)), "groups", "[\"reports\", \"spare\"]"));
+    REQUIRE(proxy.ready(2));
+    Connection client = proxy.connect();
+    const std::string report = std::string(kAsk) + " /*job='report'*/";
+    std::set<std::string> others;
+    for (int i = 0; i < 10; ++i) {
+      CHECK(simple(client, report) == "replica2");
+      CHECK(extended(client, report) == "replica2");
+      Connection fresh = proxy.connect("app", "app", "sslmode=disable options='-c pgsluice.consistency=eventual'");
+      others.insert(simple(fresh));
+      CHECK(simple(fresh, report) == "replica2");
+    }
+    CHECK(others.count("replica1") == 1);
+    CHECK(client.exec("update rules_groups set n = 1").ok());
+    CHECK(client.scalar("select n from rules_groups /*job='report'*/") == "1");
+    const std::string first = "candidate " + cluster.address(1), second = "candidate " + cluster.address(2);
+    CHECK(explained(client, report, first).find("none_in_group") != std::string::npos);
+    CHECK(explained(client, kAsk, first).find("none_in_group") == std::string::npos);
+    CHECK(explained(client, report, "rule_does") == "groups=reports");
+    Connection console = proxy.console();
+    REQUIRE(console.exec("drain " + quoted(cluster.address(2))).ok());
+    CHECK(eventually([&] { return simple(client, report) == "primary"; }));
+    CHECK(eventually([&] { return simple(client) == "replica1"; }));
+    REQUIRE(console.exec("undrain " + quoted(cluster.address(2))).ok());
+    CHECK(eventually([&] { return simple(client, report) == "replica2"; }));
+    const Result routes = console.exec("show routes");
+    bool told = false;
+    for (int row = 0; row < routes.rows(); ++row)
+      told |= routes.at(row, "reason") == "reports" && routes.at(row, "rule_does") == "groups=reports";
+    CHECK(told);
+  }
+
+  TEST_CASE("a rule sets its statements' class, and a comment or SET lowers it, as far as routing.hints lets it") {
+    PgCluster& cluster = shared_cluster();
+    // Where a statement runs tells its class: low ones have a replica to themselves, and the others the other one.
+    ProxyConfig config =
+        with_rules({"name = \"batch\", applications = [\"batch\"], class = \"low\"",
+                    "name = \"checkout\", tags = [\"controller=checkout\"], class = \"critical\""})
+            .set("routing", "consistency", "\"eventual\"")
+            .set("class.low", "nodes", "[" + quoted(cluster.address(2)) + "]")
+            .set("class.low", "overflow", "false");
+    ProxyProcess proxy(config);
+    REQUIRE(proxy.ready(2));
+    Connection batch = proxy.connect("app", "app", "sslmode=disable application_name=batch");
+    Connection client = proxy.connect();
+    const std::string ask = kAsk, low = ask + " /*pgsluice_class='low'*/", high = ask + " /*pgsluice_class='high'*/";
+    CHECK(client.prepare("low", low).ok());
+    CHECK(client.prepare("plain", ask).ok());
+    for (int i = 0; i < 5; ++i) {
+      CHECK(simple(batch) == "replica2");
+      CHECK(simple(batch, high) == "replica2");  // a hint never raises it
+      CHECK(simple(client) == "replica1");
+      CHECK(simple(client, low) == "replica2");
+      CHECK(extended(client) == "replica1");
+      CHECK(node_name(cluster, client.exec_prepared("low").scalar()) == "replica2");
+      CHECK(node_name(cluster, client.exec_prepared("plain").scalar()) == "replica1");
+    }
+    CHECK(explained(batch, ask, "service_class") == "low");
+    CHECK(explained(client, ask + " /*controller='checkout'*/", "service_class") == "critical");
+    CHECK(explained(client, ask + " /*controller='checkout',pgsluice_class='low'*/", "service_class") == "low");
+    CHECK(explained(client, ask + " /*pgsluice_class='critical'*/", "service_class") == "high");
+    CHECK(explained(client, ask + " /*pgsluice_class='none'*/", "service_class") == "high");
+    CHECK(client.exec("set pgsluice.class = 'low'").ok());
+    CHECK(simple(client) == "replica2");
+    CHECK(simple(client, high) == "replica1");  // no more than what is configured for it
+    CHECK(explained(client, ask + " /*controller='checkout'*/", "service_class") == "low");
+    // An operator has the last word.
+    Connection console = proxy.console();
+    REQUIRE(console.exec("set class app high").ok());
+    CHECK(eventually([&] { return simple(client, low) == "replica1" && simple(batch) == "replica1"; }));
+    REQUIRE(console.exec("unset class app").ok());
+    CHECK(eventually([&] { return simple(client) == "replica2" && simple(batch) == "replica2"; }));
+    proxy.rewrite(config.set("routing", "hints", "[\"route\"]"));
+    proxy.signal(SIGHUP);
+    CHECK(eventually([&] { return simple(client) == "replica1"; }));
+    CHECK(simple(client, low) == "replica1");
+    CHECK(simple(batch) == "replica2");
+  }
+
+  TEST_CASE("a rule's rate and concurrency hold for all statements that it fits, over all workers, and for no others") {
+    ProxyProcess proxy(with_rules({"name = \"one report\", tags = [\"job=report\"], concurrency = 1",
+                                   "name = \"seldom\", tags = [\"job=seldom\"], rate = 1"})
+                           .set("", "workers", "2"));
+    REQUIRE(proxy.ready(2));
+    Connection first = proxy.connect(), second = proxy.connect(), third = proxy.connect();
+    REQUIRE(first.send("select pg_sleep(30) /*job='report'*/"));
+    const char* const running = "select count(*) from pg_stat_activity where pid <> pg_backend_pid() and state = 'active'"
+                                " and query like '%pg_sleep(30) /*job%'";
+    REQUIRE(eventually([&] {
+      return shared_cluster().ask(1, running) == "1" || shared_cluster().ask(2, running) == "1";
+    }));
+    const auto is_refused = [](const Result& result, const std::string& why, const std::string& rule) {
+      CAPTURE(result.message());
+      return result.code() == "53400" && result.severity() == "ERROR" &&
+             result.detail().find("reason=" + why + " ") != std::string::npos &&
+             result.detail().find("rule=" + rule) != std::string::npos &&
+             result.detail().find("retry_after_ms=") != std::string::npos;
+    };
+    for (Connection* client : {&second, &third}) {
+      CHECK(eventually([&] {
+        return is_refused(client->exec("select 1 /*job='report'*/"), "rule_concurrency", "\"one report\"");
+      }));
+      CHECK(client->scalar("select 1") == "1");
+      CHECK(is_refused(client->exec("select $1::int /*job='report'*/", Parameters{"1"}), "rule_concurrency",
+                       "\"one report\""));
+    }
+    CHECK(second.exec("begin").ok());
+    CHECK(is_refused(second.exec("select 1 /*job='report'*/"), "rule_concurrency", "\"one report\""));
+    CHECK(second.exec("select 1").code() == "25P02");
+    CHECK(second.exec("rollback").ok());
+    CHECK(first.cancel());
+    CHECK(first.finish().code() == "57014");
+    CHECK(second.scalar("select 1 /*job='report'*/") == "1");
+    CHECK(third.scalar("select 1 /*job='report'*/") == "1");
+
+    CHECK(second.scalar("select 1 /*job='seldom'*/") == "1");
+    CHECK(is_refused(third.exec("select 1 /*job='seldom'*/"), "rule_rate", "seldom"));
+    CHECK(eventually([&] { return third.exec("select 1 /*job='seldom'*/").ok(); }));
+    CHECK(explained(first, "select 1 /*job='report'*/", "rule_does") == "concurrency=1");
+    CHECK(counted(proxy, "pgsluice_refusals_total", "reason=\"rule_concurrency\"") >= 5);
+    CHECK(counted(proxy, "pgsluice_refusals_total", "reason=\"rule_rate\"") >= 1);
+  }
+
   TEST_CASE("EXPLAIN ROUTE says where a statement of this session would go, and why, without running it") {
     Table table(shared_cluster(), "rules_orders", "n int");
     ProxyProcess proxy(with_rules({"name = \"checkout\", tags = [\"controller=checkout\"], target = \"primary\"",
@@ -321,7 +487,8 @@ TEST_SUITE("integration/rules") {
   TEST_CASE("a dry run sends everything to the primary, refuses nothing, and counts what would have been done") {
     Table table(shared_cluster(), "rules_dry", "n int");
     ProxyConfig config = with_rules({"tables = [\"rules_dry\"], block = true"});
-    config.set("routing", "dry_run", "true");
+    // Without floors: nobody waits for a position, and is counted as one who did.
+    config.set("routing", "dry_run", "true").set("routing", "consistency", "\"eventual\"");
     ProxyProcess proxy(config);
     Connection client = proxy.connect();
     CHECK(client.prepare("ask", kAsk).ok());

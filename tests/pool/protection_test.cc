@@ -70,6 +70,24 @@ TEST_SUITE("pool/protection") {
     CHECK(p.protection.why() == Strain::none);
   }
 
+  TEST_CASE("replicas that are out cost sheddable statements, from the share that is configured, and 0 never does") {
+    Process p;
+    p.look({.replicas_out = 49}, 10);
+    CHECK(p.protection.level() == 0);
+    p.look({.replicas_out = 50}, 2);
+    CHECK(p.protection.level() == 0);
+    p.look({.replicas_out = 50});
+    CHECK(p.protection.level() == 1);
+    CHECK(p.protection.why() == Strain::replicas_out);
+    p.look({.replicas_out = 100}, 100);
+    CHECK(p.protection.level() == 1);
+    p.look({}, 20);
+    CHECK(p.protection.level() == 0);
+    Protection deaf;
+    for (int i = 1; i < 10; ++i) (void)deaf.look(Instant(i * 100ms), {.replicas_out = 100}, {.replicas_out = 0});
+    CHECK(deaf.level() == 0);
+  }
+
   TEST_CASE("queues cost sheddable statements only") {
     Process p;
     p.look({.queues_overloaded = true}, 3);

@@ -43,6 +43,7 @@ class Node {
     std::uint64_t system_id = 77;
     std::uint32_t timeline = 1;
     std::uint64_t lsn = 0x1000000 + 100;
+    std::uint64_t left_at = 0;  // where it left recovery; 0: it does not say
     std::int64_t started_us = 1'000'000;
     // Instead of `lsn`, asked on the node's thread when a probe comes in.
     std::function<std::uint64_t()> live_lsn;
@@ -281,8 +282,12 @@ class Node {
       return {{recovery, segment_file, position}};
     const std::optional<std::string> timeline =
         now.in_recovery ? std::optional(std::to_string(now.timeline)) : std::nullopt;
+    char left[32];
+    std::snprintf(left, sizeof left, "0/%X", static_cast<unsigned>(now.left_at));
+    const std::optional<std::string> left_at =
+        now.in_recovery || now.left_at == 0 ? std::nullopt : std::optional<std::string>(left);
     return {{recovery, std::to_string(now.system_id), timeline, timeline, segment_file, position,
-             std::to_string(now.started_us), recovery, "16777216", "t", std::nullopt, std::nullopt}};
+             std::to_string(now.started_us), recovery, "16777216", "t", std::nullopt, left_at}};
   }
 
   std::uint16_t port_ = 0;

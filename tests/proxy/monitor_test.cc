@@ -404,6 +404,47 @@ TEST_SUITE("proxy/monitor") {
     CHECK(watched.node(0).why == "older_timeline");
   }
 
+  TEST_CASE("promise 7: a promoted replica serves reads until it is accepted, and the others up to where it left them") {
+    fake::Node old, heir, other;
+    make_replica(heir);
+    make_replica(other);
+    Watched watched(fake::settings({old.address(), heir.address(), other.address()}));
+    REQUIRE(watched.until_up());
+    const std::uint64_t incarnation = watched.node(1).incarnation;
+    // The old primary goes on: nobody may be written to, and reads go on everywhere.
+    heir.change([](auto& face) {
+      face.in_recovery = false;
+      face.timeline = 2;
+      face.left_at = face.lsn;
+      face.lsn += 500;
+    });
+    REQUIRE(watched.until([&] { return !watched.cluster().primary.has_value(); }));
+    const NodeState& promoted = watched.node(1);
+    CHECK(promoted.promoted);
+    CHECK(promoted.why == "promoted");
+    CHECK(watched.cluster().serves_reads(promoted));
+    CHECK(watched.cluster().promoted == 2);
+    CHECK(promoted.incarnation > incarnation);
+    CHECK(promoted.has_kept(static_cast<std::uint16_t>(incarnation)));
+    CHECK(promoted.replayed == routing::Lsn{0x1000000 + 100});
+    CHECK(watched.cluster().serves_reads(watched.node(2)));
+    old.stop();
+    REQUIRE(watched.until([&] { return watched.cluster().primary == NodeId(1); }));
+    CHECK_FALSE(watched.node(1).promoted);
+    // The other replica has nothing that the new primary has not.
+    REQUIRE(watched.until([&] { return watched.cluster().sample > 0 && watched.node(2).why == "older_timeline"; }));
+    CHECK(watched.cluster().serves_reads(watched.node(2)));
+    CHECK(watched.cluster().on_same_history(watched.node(2), &watched.node(1)));
+    // Until it is fed by somebody else.
+    other.change([](auto& face) { face.lsn += 1; });
+    CHECK(watched.until([&] { return !watched.cluster().serves_reads(watched.node(2)); }));
+    other.change([](auto& face) {
+      face.timeline = 2;
+      face.lsn += 499;
+    });
+    CHECK(watched.until([&] { return watched.cluster().serves_reads(watched.node(2)); }));
+  }
+
   TEST_CASE("a node of another system is neither primary nor replica") {
     fake::Node primary, stranger;
     stranger.change([](auto& face) {

@@ -480,6 +480,14 @@ TEST_SUITE("routing/chooser") {
     const int now = leaves();
     CHECK(now > 10);
     CHECK(now < 80);
+    // One that has become slow it leaves sooner: half of one in 16 looks at the other one.
     loads[1].in_flight = loads[2].in_flight = 0;
+    loads[1].latency = 3 * kNormal;
+    CHECK(leaves() < 80);
+    loads[1].latency = 4 * kNormal;
+    const int slow = leaves();
+    CHECK(slow > 200);
+    CHECK(slow < 420);
+    loads[1].latency = kNormal;
   }
 }

@@ -128,6 +128,107 @@ TEST_SUITE("routing/floor") {
     }
   }
 
+  TEST_CASE("a promotion loses nothing that a session has read: it stays, and the node's position decides nothing yet") {
+    ClusterState state = cluster();
+    Floor floor;
+    floor.read_at(NodeId{1}, 1, 4);
+    NodeState& node = state.nodes[1];
+    node.promoted = true;
+    node.incarnation = 2;
+    node.kept_incarnations = 1;
+    node.probe = 0;
+    state.primary = {};
+    floor.learn(state);
+    CHECK(floor.kind == Kind::at_node);
+    CHECK(choose(state, floor).replica == NodeId{1});
+    SUBCASE("accepted") {
+      state.primary = NodeId{1};
+      floor.learn(state);
+      CHECK(floor.kind == Kind::pending);
+    }
+    SUBCASE("restarted") {
+      node.incarnation = 3;
+      node.kept_incarnations = 0;
+      floor.learn(state);
+      CHECK(floor.kind == Kind::pending);
+    }
+  }
+
+  TEST_CASE("a session that would leave its node is content with that node's position or the primary's, and may stay") {
+    ClusterState state = cluster();
+    Floor floor;
+    floor.read_at(NodeId{1}, 1, 4);
+    floor.leave(8);
+    floor.learn(state);
+    CHECK(floor.kind == Kind::leaving);
+    CHECK(choose(state, floor).why == ReadReason::floor_pending);
+    CHECK(choose(state, floor).soon);
+    SUBCASE("the node's") {
+      state.nodes[1].probe = 5;
+      state.nodes[1].replayed = Lsn{100};
+      state.sample = 9;
+      state.sample_lsn = Lsn{120};
+      floor.learn(state);
+      CHECK(floor.kind == Kind::known);
+      CHECK(floor.lsn == Lsn{100});
+    }
+    SUBCASE("the primary's") {
+      state.sample = 9;
+      state.sample_lsn = Lsn{100};
+      floor.learn(state);
+      CHECK(floor.kind == Kind::known);
+      CHECK(floor.lsn == Lsn{100});
+    }
+    SUBCASE("neither comes") {
+      floor.stay();
+      floor.learn(state);
+      CHECK(choose(state, floor).replica == NodeId{1});
+      floor.raise_to(9, 8);  // whether its node has what others wrote is not known any more
+      CHECK(floor.kind == Kind::pending);
+    }
+    SUBCASE("its node is gone") {
+      state.nodes[1].health = NodeHealth::down;
+      floor.learn(state);
+      CHECK(floor.kind == Kind::pending);
+    }
+  }
+
+  TEST_CASE("requirement 32: on the timeline that the primary has left, a position means something up to where it left") {
+    ClusterState state = cluster();
+    state.nodes[0].timeline = 2;
+    state.nodes[1].timeline = 1;
+    Floor floor;
+    floor.raise_to(Lsn{90}, 1, 8);
+    state.nodes[2].role = NodeRole::unknown;
+    CHECK(choose(state, floor).why == ReadReason::none_has_replayed);  // nobody knows where
+    state.forked_at = Lsn{100};
+    CHECK(choose(state, floor).replica == NodeId{1});
+    state.forked_at = Lsn{99};  // it has something that the primary has not
+    CHECK(choose(state, floor).why == ReadReason::none_has_replayed);
+    state.forked_at = Lsn{100};
+    state.nodes[0].timeline = 3;
+    CHECK(choose(state, floor).why == ReadReason::none_has_replayed);
+  }
+
+  TEST_CASE("half of the replicas are out when two of four are down or ejected; one alone is what replicas are for") {
+    ClusterState state = cluster();
+    CHECK(percent_out(state) == 0);
+    state.nodes[1].health = NodeHealth::down;
+    CHECK(percent_out(state) == 0);
+    state.nodes[2].breaker = BreakerState::open;
+    CHECK(percent_out(state) == 100);
+    for (const std::uint16_t id : {std::uint16_t{3}, std::uint16_t{4}}) {
+      state.nodes.push_back(state.nodes[0]);
+      state.nodes.back().id = NodeId{id};
+      state.nodes.back().role = NodeRole::replica;
+    }
+    CHECK(percent_out(state) == 50);
+    state.nodes[3].drained = true;
+    CHECK(percent_out(state) == 66);
+    state.nodes[4].weight = 0;
+    CHECK(percent_out(state) == 100);
+  }
+
   TEST_CASE("what is known is never forgotten for something lower") {
     ClusterState state = cluster();
     Floor floor;

@@ -33,6 +33,14 @@ Hints hints(std::string_view sql, const HintLimits& limits = {}) {
 }  // namespace
 
 TEST_SUITE("routing/hints") {
+  TEST_CASE("a comment names the class of its statement, where the configuration listens to that") {
+    CHECK(hints("select 1 /*pgsluice_class='low'*/").service_class == "low");
+    CHECK(hints("select 1 /*pgsluice_class='low'*/").any());
+    CHECK_FALSE(hints("select 1 /*class='low'*/").any());
+    CHECK_FALSE(hints("select 1 /*pgsluice_class='low'*/", {.service_class = false}).any());
+    CHECK_FALSE(hints("select ' /*pgsluice_class=''low''*/'").any());
+  }
+
   TEST_CASE("requirement 26: tags stand in comments before the first token or behind the last one") {
     CHECK(tags_of("select 1 /*a='1'*/") == "a=1");
     CHECK(tags_of("/*a='1'*/ select 1") == "a=1");

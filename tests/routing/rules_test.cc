@@ -15,7 +15,9 @@ namespace {
 using namespace routing;
 using conf::Consistency;
 using conf::RouteRule;
+using conf::Priority;
 using conf::RouteTarget;
+using conf::Transactions;
 using namespace std::chrono_literals;
 
 RouteRule rule(const std::string& name) {
@@ -183,6 +185,54 @@ TEST_SUITE("routing/rules") {
     CHECK(said.target == RouteTarget::replica);
     CHECK(said.consistency == Consistency::session);
     CHECK_FALSE(said.target_by_hint);
+  }
+
+  TEST_CASE("what rules do beside where is joined too: transactions, class and nodes") {
+    const RouteDefaults defaults{};
+    const auto both = [&](RouteOverrides a, RouteOverrides b, bool swapped) {
+      a.given = b.given = true;
+      return swapped ? join(b, a, defaults) : join(a, b, defaults);
+    };
+    RouteRule moves = rule("moves");
+    moves.transactions = Transactions::migrate;
+    const RouteOverrides migrate = overrides_of(&moves, {}, session(Consistency::session));
+    CHECK(int{migrate.transactions} == 1 + static_cast<int>(Transactions::migrate));
+    RouteOverrides hold, critical, low, mine, theirs;
+    hold.transactions = 1 + static_cast<int>(Transactions::hold);
+    critical.service_class = 1;
+    low.service_class = 3;
+    low.priority = static_cast<unsigned>(Priority::low);
+    mine.nodes_by = 1;
+    theirs.nodes_by = 2;
+    for (const bool swapped : {false, true}) {
+      CAPTURE(swapped);
+      CHECK(int{both(migrate, hold, swapped).transactions} == int{hold.transactions});
+      CHECK(int{both(migrate, {}, swapped).transactions} == int{migrate.transactions});
+      CHECK(both(critical, low, swapped).service_class == 3);
+      CHECK(int{both(critical, low, swapped).priority} == int{low.priority});
+      CHECK(both(mine, {}, swapped).nodes_by == 1);
+      CHECK(both(mine, theirs, swapped).nodes_by == kNoNodes);
+      CHECK(both(both(mine, theirs, swapped), mine, swapped).nodes_by == kNoNodes);
+    }
+  }
+
+  TEST_CASE("what a rule does is told in the words of its configuration") {
+    RouteRule all = rule("all");
+    CHECK(outcome_text(all) == "");
+    all.target = RouteTarget::replica;
+    all.consistency = Consistency::eventual;
+    all.max_lag = 2s;
+    all.query_timeout = 5s;
+    all.transactions = Transactions::hold;
+    all.service_class = "low";
+    all.groups = {"reports", "spare"};
+    all.rate = 5;
+    all.concurrency = 2;
+    CHECK(outcome_text(all) == "target=replica consistency=eventual max_lag=2s query_timeout=5s transactions=hold "
+                               "class=low groups=reports,spare rate=5 concurrency=2");
+    RouteRule block = rule("block");
+    block.block = true;
+    CHECK(outcome_text(block) == "block=true");
   }
 
   TEST_CASE("what is sent together goes by the stricter of what is said of each") {
