@@ -16,9 +16,14 @@ constexpr Nanos kCountsLater[conf::kPriorities] = {-1h, 0s, 1s, 2s};
 // A flow in which nobody waits too long has no reason to serve its newest.
 bool newest_first(const Flow& flow) { return flow.delay.overloaded(); }
 
-std::int64_t cost_of(const Flow& flow) {
-  return std::max<std::int64_t>(1, flow.tenant.cost.load(std::memory_order_relaxed));
+std::int64_t cost_of(const Tenant& tenant) {
+  return std::max<std::int64_t>(1, tenant.cost.load(std::memory_order_relaxed));
 }
+std::int64_t weight_of(const Tenant& tenant) { return tenant.weight.load(std::memory_order_relaxed); }
+
+// Virtual time has a thousand units per microsecond of weight 1, so that what the heaviest tenant's statements cost
+// is not rounded away. It lasts for three hundred years of one tenant's.
+constexpr std::int64_t kUnits = 1000;
 
 }  // namespace
 
@@ -56,16 +61,18 @@ void FairQueue::enqueue(Waiter& waiter, ClassId service_class, Tenant& tenant, c
   Flow& flow = flow_for(service_class, tenant);
   if (flow.waiters.empty()) {
     Lane& lane = lane_for(service_class);
-    if (lane.round.empty()) {
+    if (lane.flows.empty()) {
       // Who has not waited has no claim on what others have used meanwhile.
       std::optional<std::int64_t> least;
       for (std::size_t id = 0; id < lanes_.size(); ++id)
-        if (lanes_[id] && !lanes_[id]->round.empty() &&
+        if (lanes_[id] && !lanes_[id]->flows.empty() &&
             classes.priority(static_cast<ClassId>(id)) != Priority::critical)
           least = std::min(least.value_or(lanes_[id]->used), lanes_[id]->used);
       lane.used = least ? std::max(lane.used, *least) : 0;
+      lane.now = lane.end;
     }
-    lane.round.push_back(flow);
+    flow.start = std::max(flow.start, lane.now);
+    join(lane, flow);
   }
   waiter.flow = &flow;
   waiter.queued_since = now;
@@ -73,12 +80,17 @@ void FairQueue::enqueue(Waiter& waiter, ClassId service_class, Tenant& tenant, c
   ++size_;
 }
 
+// Behind those that begin no later. Looked for from the end: who has just been served begins late.
+void FairQueue::join(Lane& lane, Flow& flow) {
+  Flow* before = lane.flows.back();
+  while (before != nullptr && before->start > flow.start) before = lane.flows.before(*before);
+  lane.flows.insert_after(before, flow);
+}
+
 // The flow's list has lost somebody.
 void FairQueue::leave(Flow& flow, Waiter& waiter) {
   flow.waiters.remove(waiter);
-  if (!flow.waiters.empty()) return;
-  flow.deficit = 0;
-  lanes_[flow.service_class]->round.remove(flow);
+  if (flow.waiters.empty()) lanes_[flow.service_class]->flows.remove(flow);
 }
 
 void FairQueue::remove(Waiter& waiter) {
@@ -104,7 +116,7 @@ Waiter* FairQueue::take(Instant now, const ClassTable& classes, const Ceilings* 
     std::optional<std::size_t> next;
     std::int64_t soonest = 0;
     for (std::size_t id = 0; id < lanes_.size(); ++id) {
-      if (!lanes_[id] || lanes_[id]->round.empty() || (tried >> id & 1) != 0) continue;
+      if (!lanes_[id] || lanes_[id]->flows.empty() || (tried >> id & 1) != 0) continue;
       if (classes.priority(static_cast<ClassId>(id)) == Priority::critical) {
         next = id;
         break;
@@ -131,38 +143,56 @@ Waiter* FairQueue::take(Instant now, const ClassTable& classes, const Ceilings* 
 
 Waiter* FairQueue::take_from(Lane& lane, Instant now, const ServiceClass& service_class,
                              const Ceilings* ceilings) {
-  // Whoever cannot afford its next statement gets one turn's worth and can then: two looks at each are enough.
-  for (std::size_t looks = 2 * lane.round.size(); looks > 0 && !lane.round.empty(); --looks) {
-    Flow& flow = *lane.round.front();
+  for (Flow* next = lane.flows.front(); next != nullptr;) {
+    Flow& flow = *next;
+    next = lane.flows.after(flow);
     look_at(flow, now, service_class);
     if (flow.waiters.empty()) continue;  // all of them were late
-    const std::int64_t cost = cost_of(flow);
-    const bool allowed = ceilings == nullptr || ceilings->allow(flow.tenant);
-    if (!allowed || flow.deficit < cost) {
-      if (allowed) {
-        lane.unit = std::max(lane.unit - lane.unit / 64, cost);
-        flow.deficit += lane.unit * flow.tenant.weight.load(std::memory_order_relaxed);
-      }
-      lane.round.remove(flow);
-      lane.round.push_back(flow);
-      continue;
-    }
-    flow.deficit -= cost;
+    if (ceilings != nullptr && !ceilings->allow(flow.tenant)) continue;
+    // Those in front are at their ceilings: what they may not have now they do not get later.
+    for (Flow* held = lane.flows.front(); held != &flow; held = lane.flows.after(*held)) held->start = flow.start;
+    lane.now = std::max(lane.now, flow.start);
+    const std::int64_t cost = cost_of(flow.tenant);
+    lane.unit = std::max(lane.unit - lane.unit / 64, cost);
     lane.used += cost * 1000 / service_class.weight;
+    flow.start += cost * kUnits / weight_of(flow.tenant);
+    lane.end = std::max(lane.end, flow.start);
     Waiter& waiter = newest_first(flow) ? *flow.waiters.back() : *flow.waiters.front();
-    leave(flow, waiter);
+    lane.flows.remove(flow);
+    flow.waiters.remove(waiter);
+    if (!flow.waiters.empty()) join(lane, flow);
     return &waiter;
   }
   return nullptr;
 }
 
+std::int64_t FairQueue::time_of(const Flow& flow) {
+  return static_cast<std::int64_t>(flow.waiters.size()) * cost_of(flow.tenant);
+}
+
+std::int64_t FairQueue::ahead_of(ClassId service_class, const Tenant& tenant) const {
+  std::int64_t own = cost_of(tenant);
+  if (service_class >= lanes_.size() || !lanes_[service_class] || lanes_[service_class]->flows.empty()) return own;
+  const auto& flows = lanes_[service_class]->flows;
+  const auto place = std::ranges::lower_bound(flows_, Flow::key_of(service_class, tenant), {},
+                                              [](const auto& flow) { return flow->key(); });
+  if (place != flows_.end() && &(*place)->tenant == &tenant && (*place)->service_class == service_class)
+    own += time_of(**place);
+  // Until it has had so much, another has had as much for its weight, if it wants it.
+  std::int64_t others = 0, looked = 0;
+  for (const Flow* flow = flows.front(); flow != nullptr && looked < kLookedAt; flow = flows.after(*flow), ++looked)
+    if (&flow->tenant != &tenant)
+      others += std::min(time_of(*flow), own / weight_of(tenant) * weight_of(flow->tenant));
+  return own + others * static_cast<std::int64_t>(flows.size()) / std::max<std::int64_t>(1, looked);
+}
+
 bool FairQueue::has_turn(const ClassTable& classes, const Ceilings* ceilings) const {
   for (std::size_t id = 0; id < lanes_.size(); ++id) {
     if (!lanes_[id]) continue;
-    const auto& round = lanes_[id]->round;
-    if (ceilings == nullptr && !round.empty()) return true;
-    if (round.empty() || !ceilings->allow(classes.at(static_cast<ClassId>(id)))) continue;
-    for (const Flow* flow = round.front(); flow != nullptr; flow = round.after(*flow))
+    const auto& flows = lanes_[id]->flows;
+    if (ceilings == nullptr && !flows.empty()) return true;
+    if (flows.empty() || !ceilings->allow(classes.at(static_cast<ClassId>(id)))) continue;
+    for (const Flow* flow = flows.front(); flow != nullptr; flow = flows.after(*flow))
       if (ceilings->allow(flow->tenant)) return true;
   }
   return false;

@@ -33,9 +33,9 @@ struct Flow {
   ClassId service_class;
   Tenant& tenant;
   List<Waiter, &Waiter::in_queue> waiters;
-  std::int64_t deficit = 0;  // microseconds of servers' time that it may still use in this round
+  std::int64_t start = 0;  // where its next begins, on the lane's virtual time
   ControlledDelay delay;
-  ListNode<Flow> in_round;
+  ListNode<Flow> in_lane;
 
   std::uint32_t key() const { return key_of(service_class, tenant); }
   static std::uint32_t key_of(ClassId service_class, const Tenant& tenant) {
@@ -44,13 +44,16 @@ struct Flow {
 };
 
 // Who gets a pool's next server. Critical classes go before all. Of the others that class is next which
-// will have had the least of the servers' time for its weight; in a class, tenants take turns, each as long
-// as its weight says (deficit round robin: Shreedhar and Varghese, 1995). What a statement will cost nobody
-// knows: it is taken to cost what those of its tenant have cost lately. In a flow the first comes first; while it is
-// overloaded the last, because that one's client is still there and waits least.
+// will have had the least of the servers' time for its weight. In a class it is the tenant whose next begins earliest
+// (start-time fair queueing: Goyal, Vin and Cheng, 1996): where its last one ended, on a time that counts cost for
+// weight, but not before now, where whoever was served last began; so nobody saves up for later, and when nobody
+// waits all is forgotten. What a statement will cost nobody knows: it is taken to
+// cost what those of its tenant have cost lately. In a flow the first comes first; while it is overloaded the last,
+// because that one's client is still there and waits least.
 //
 // Nothing is allocated for who waits but the first of its flow. With one class and one tenant it is a FIFO, and
-// costs as much.
+// costs as much; else to serve or to join takes as many steps as tenants wait whose turn is later, or who are at
+// their ceiling.
 class FairQueue {
  public:
   explicit FairQueue(Pool& home) : home_(home) {}
@@ -82,6 +85,11 @@ class FairQueue {
   // One of those who are to be refused; still in the queue, for remove().
   Waiter* next_late() const { return late_.front(); }
 
+  // Microseconds of servers' time until the end of one more statement of this class and tenant: what its own take
+  // that wait here, and what of the others' of its class comes before. No more than a few dozen tenants are looked
+  // at, the others are taken to be like them.
+  std::int64_t ahead_of(ClassId service_class, const Tenant& tenant) const;
+
   std::size_t size() const { return size_; }  // with the late ones
   bool empty() const { return size_ == 0; }
   // Anybody at all; when everybody is to leave.
@@ -102,17 +110,22 @@ class FairQueue {
 
  private:
   struct Lane {
-    List<Flow, &Flow::in_round> round;  // flows of this class in which somebody waits
+    List<Flow, &Flow::in_lane> flows;  // of this class in which somebody waits, by start
+    std::int64_t now = 0;               // virtual time: the start of who was served last
+    std::int64_t end = 0;               // where the last of what has been served ends
     std::int64_t used = 0;              // servers' time for its weight, while somebody waits
-    std::int64_t unit = 1000;           // what a flow of weight 1 gets per turn: the largest cost seen lately
+    std::int64_t unit = 1000;           // of it, what one of its statements takes: the largest cost seen lately
   };
+  static std::int64_t time_of(const Flow& flow);  // what those who wait in it will take
   Flow& flow_for(ClassId service_class, Tenant& tenant);
   Lane& lane_for(ClassId service_class);
   Waiter* take_from(Lane& lane, Instant now, const ServiceClass& service_class, const Ceilings* ceilings);
   void look_at(Flow& flow, Instant now, const ServiceClass& service_class);
   void leave(Flow& flow, Waiter& waiter);
+  static void join(Lane& lane, Flow& flow);
   void tidy();
 
+  static constexpr std::int64_t kLookedAt = 32;
   // Flows beyond so many are forgotten when nobody waits.
   static constexpr std::size_t kKept = 16;
 

@@ -43,6 +43,10 @@ class List {
 
   void push_back(T& object) { insert_before(end_, object); }
   void push_front(T& object) { insert_before(*end_.next_, object); }
+  // Behind `place`, which is in it; null: in front of all.
+  void insert_after(T* place, T& object) {
+    insert_before(place == nullptr ? *end_.next_ : *(place->*Hook).next_, object);
+  }
 
   void remove(T& object) {
     ListNode<T>& node = object.*Hook;
@@ -58,6 +62,10 @@ class List {
   T* after(const T& object) const {
     const ListNode<T>* next = (object.*Hook).next_;
     return next == &end_ ? nullptr : next->object_;
+  }
+  T* before(const T& object) const {
+    const ListNode<T>* previous = (object.*Hook).previous_;
+    return previous == &end_ ? nullptr : previous->object_;
   }
 
  private:

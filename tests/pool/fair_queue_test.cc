@@ -148,6 +148,69 @@ TEST_SUITE("pool/fair_queue") {
     }
   }
 
+  TEST_CASE("a tenant's long statements get no more than its share beside many that ask one at a time") {
+    Fixture f;
+    f.tenants[0].cost = 600'000;
+    f.tenants[1].cost = f.tenants[2].cost = 100'000;
+    for (int i = 0; i < 100; ++i) f.wait("0", kHigh, 0, 0ms);
+    f.wait("1", kHigh, 1, 0ms);
+    f.wait("2", kHigh, 2, 0ms);
+    std::array<int, 3> served{};
+    for (int i = 0; i < 13 * 20; ++i) {
+      const std::string who = f.take(0ms);
+      ++served[static_cast<std::size_t>(who[0] - '0')];
+      if (who != "0") f.wait(who, kHigh, who[0] - '0', 0ms);
+    }
+    CHECK(served[0] == 20);
+    CHECK(served[1] == 120);
+    CHECK(served[2] == 120);
+  }
+
+  TEST_CASE("what is ahead of one more statement is its tenant's own, and of others what their shares let before it") {
+    Fixture f;
+    f.tenants[0].cost = 1000;
+    f.tenants[1].cost = 5000;
+    CHECK(f.queue().ahead_of(kHigh, f.tenants[0]) == 1000);
+    for (int i = 0; i < 3; ++i) f.wait("own", kHigh, 0, 0ms);
+    CHECK(f.queue().ahead_of(kHigh, f.tenants[0]) == 4000);
+    for (int i = 0; i < 100; ++i) f.wait("crowd", kHigh, 1, 0ms);
+    CHECK(f.queue().ahead_of(kHigh, f.tenants[0]) == 8000);
+    CHECK(f.queue().ahead_of(kHigh, f.tenants[2]) == 3 * 1000);  // its first: each of the others as much
+    f.tenants[1].weight = 3;
+    CHECK(f.queue().ahead_of(kHigh, f.tenants[0]) == 4000 + 12'000);
+    CHECK(f.queue().ahead_of(kHigh, f.tenants[1]) == 101 * 5000 + 3000);  // all that the small one has
+    CHECK(f.queue().ahead_of(kLow, f.tenants[1]) == 5000);
+  }
+
+  TEST_CASE("what a tenant has used is forgotten when nobody waits any more") {
+    Fixture f;
+    f.tenants[0].cost = 600'000'000;
+    f.wait("much", kHigh, 0, 0ms);
+    CHECK(f.take(0ms) == "much");
+    for (int i = 0; i < 5; ++i) f.wait("other", kHigh, 1, 1ms);
+    f.wait("much", kHigh, 0, 1ms);
+    CHECK(f.take(1ms) == "other");
+    CHECK(f.take(1ms) == "much");
+  }
+
+  TEST_CASE("who was at its ceiling has no claim on what others used meanwhile") {
+    Fixture f;
+    f.tenants[0].ceiling = 10;
+    Slots& slots = f.budget->slots();
+    slots.take(Priority::high, 0);
+    const FairQueue::Ceilings ceilings = f.pool.ceilings();
+    const auto who = [&f, &ceilings] {
+      return static_cast<Fixture::Client*>(f.queue().take(at(1ms), *f.classes, &ceilings))->name;
+    };
+    for (int i = 0; i < 10; ++i) f.wait("held", kHigh, 0, 0ms);
+    for (int i = 0; i < 60; ++i) f.wait("other", kHigh, 1, 0ms);
+    for (int i = 0; i < 50; ++i) CHECK(who() == "other");
+    slots.give_back(Priority::high, 0);
+    int held = 0;
+    for (int i = 0; i < 10; ++i) held += who() == "held";
+    CHECK(held <= 6);
+  }
+
   TEST_CASE("a tenant that comes beside a crowd is served within one turn, not behind it") {
     Fixture f;
     for (int i = 0; i < 1000; ++i) f.wait("crowd", kHigh, 0, 0ms);
