@@ -378,6 +378,12 @@ class Worker {
   std::optional<Placed> join_queue(Client& client, pool::Pool& its_pool);
   bool has_turn(const pool::Pool& its_pool) const;
   bool held_back(const Client& client, const pool::Pool& its_pool) const;
+  Server* free_server(const Client& client, pool::Pool& its_pool);
+  Millis wait_at(const Client& client, const pool::Pool& its_pool) const;
+  bool must_queue(const Client& client, const pool::Pool& its_pool) const;
+  pool::Pool& shorter_queue(const Client& client, const routing::ClusterState& state, routing::ReadNeeds needs,
+                            pool::Pool& here);
+  bool is_worth_leaving(const Client& client, const routing::ClusterState& state, const pool::Pool& here);
   Client* take_turn(pool::Pool& its_pool);
   void left_queue(Client& client, pool::Pool& its_pool);
   void sweep_queues();

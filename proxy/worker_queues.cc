@@ -17,6 +17,14 @@ namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
+// Shorter waits are not worth a look at other queues.
+constexpr Millis kLongWait{1};
+// What it costs a session to leave the replica of its last read: it waits for the primary's next sample, and for a
+// replica that has replayed it.
+constexpr Millis kCostOfLeaving{15};
+// Other queues at which a statement looks. It waits for a millisecond at least; a look takes less than one.
+constexpr int kLooks = 8;
+
 }  // namespace
 
 // Jitter, so that those refused together do not come back together.
@@ -84,6 +92,70 @@ bool Worker::has_turn(const pool::Pool& its_pool) const {
 bool Worker::held_back(const Client& client, const pool::Pool& its_pool) const {
   return client.state() != ClientState::login &&
          !its_pool.ceilings().allow(classes_->at(client.service_class), *client.tenant);
+}
+
+// An idle server there that this client may have now.
+Server* Worker::free_server(const Client& client, pool::Pool& its_pool) {
+  while (pool::PooledServer* record = its_pool.most_recent_idle()) {
+    Server& server = *server_of(record);
+    if (its_pool.waiting() > 0 && has_turn(its_pool)) return nullptr;  // they come first
+    if ((special_classes_ >> client.service_class & 1) != 0 && held_back(client, its_pool)) [[unlikely]]
+      return nullptr;
+    if (!stale(server)) return &server;
+    retire(server, why_stale(server));
+  }
+  return nullptr;
+}
+
+// How long one more statement of this client would wait there, guessed from what its tenant's and the others' cost.
+Millis Worker::wait_at(const Client& client, const pool::Pool& its_pool) const {
+  const std::int64_t servers = std::max<std::int64_t>(1, its_pool.budget().limit());
+  const std::int64_t ahead = its_pool.queue().ahead_of(client.service_class, *client.tenant);
+  return Millis(ahead / servers / 1000);
+}
+
+// No server that is free or can be opened there is for this client, and its wait will be long.
+bool Worker::must_queue(const Client& client, const pool::Pool& its_pool) const {
+  if (wait_at(client, its_pool) < kLongWait) return false;
+  if (its_pool.budget().open() >= its_pool.budget().limit()) return true;
+  return (special_classes_ >> client.service_class & 1) != 0 && held_back(client, its_pool);
+}
+
+// A replica has been chosen for this read, and all its servers are taken. Of a few others that would do, and that
+// one: the first where a server is free, else where it waits the least.
+pool::Pool& Worker::shorter_queue(const Client& client, const routing::ClusterState& state,
+                                  routing::ReadNeeds needs, pool::Pool& here) {
+  pool::Pool* best = &here;
+  Millis least = wait_at(client, here);
+  routing::NodeId seen = here.key().node;
+  for (int looks = 0; looks < kLooks; ++looks) {
+    const auto place = static_cast<std::size_t>(state.find(seen) - state.nodes.data());
+    if (place >= 64) break;
+    needs.excluded |= std::uint64_t{1} << place;
+    const routing::ReadChoice choice = routing::choose_replica(state, needs, shared_.loads, random_);
+    if (!choice.replica) break;
+    seen = *choice.replica;
+    pool::Pool& other = pool(*client.identity, seen);
+    if (free_server(client, other) != nullptr) return other;
+    const Millis wait = wait_at(client, other);
+    if (wait >= least || (special_classes_ >> client.service_class & 1 && held_back(client, other))) continue;
+    best = &other;
+    least = wait;
+  }
+  return *best;
+}
+
+// The session stays at a replica whose servers are all taken. Would it have had its answer sooner elsewhere?
+bool Worker::is_worth_leaving(const Client& client, const routing::ClusterState& state, const pool::Pool& here) {
+  const Millis wait = wait_at(client, here);
+  const auto count = static_cast<std::uint32_t>(state.serving.size());
+  for (int looks = 0; looks < kLooks && count > 1; ++looks) {
+    pool::Pool& other = pool(*client.identity, state.serving[random_() % count].id);
+    if (&other == &here) continue;
+    if (wait >= kCostOfLeaving && free_server(client, other) != nullptr) return true;
+    if (wait >= wait_at(client, other) + kCostOfLeaving) return true;
+  }
+  return false;
 }
 
 // Takes out of the queue whose turn it is; null when it is nobody's.

@@ -294,6 +294,7 @@ Worker::Placed Worker::place(Client& client) {
   std::optional<routing::NodeId> node;
   std::optional<routing::ReadReason> read_why;
   bool must_be_own = false;  // its class reads on its own replicas or not at all
+  routing::ReadNeeds needs;
   routing::Decision decision{routing::Target::primary, routing::RouteReason::write};
   if (state != nullptr) {
     if (client.batch.shows_lsn || client.batch.sets_lsn) [[unlikely]]
@@ -306,8 +307,8 @@ Worker::Placed Worker::place(Client& client) {
     if (client.retry && client.retry.why == pool::RetryReason::wrong_node) [[unlikely]]
       decision = {routing::Target::primary, routing::RouteReason::retry};
     if (decision.target == routing::Target::replica) {
-      routing::ReadNeeds needs{.excluded = excluded_for(client, *state),
-                                .max_lag = Millis(client.batch.overrides.max_lag_ms)};
+      needs.excluded = excluded_for(client, *state);
+      needs.max_lag = Millis(client.batch.overrides.max_lag_ms);
       if (client.batch.overrides.nodes_by != 0) [[unlikely]]
         confine(client.batch.overrides, &needs);
       routing::Floor& floor = client.route_state.floor;
@@ -393,23 +394,32 @@ Worker::Placed Worker::place(Client& client) {
     return Placed::waits;
   }
 
-  pool::Pool& its_pool = pool(identity, *node);
-  while (pool::PooledServer* record = its_pool.most_recent_idle()) {
-    Server& server = *server_of(record);
-    if (its_pool.waiting() > 0 && has_turn(its_pool)) break;  // they come first
-    if (special && held_back(client, its_pool)) [[unlikely]] break;
-    if (stale(server)) {
-      retire(server, why_stale(server));
-      continue;
+  pool::Pool* its_pool = &pool(identity, *node);
+  Server* server = free_server(client, *its_pool);
+  // A read may run where others wait less, at the price of a sample when its session stays with a replica.
+  const bool may_move = read_why && node != state->primary && !must_be_own && !login;
+  if (server == nullptr && may_move && must_queue(client, *its_pool)) {
+    if (*read_why == routing::ReadReason::fresh_replica) {
+      its_pool = &shorter_queue(client, *state, needs, *its_pool);
+      node = its_pool->key().node;
+      server = free_server(client, *its_pool);
+    } else if (*read_why == routing::ReadReason::same_replica && is_worth_leaving(client, *state, *its_pool)) {
+      routing::Floor& floor = client.route_state.floor;
+      floor.raise(state->samples_sent->load());
+      if (waits_for_floor(client)) {
+        want_sample(identity, floor.sample);
+        return Placed::waits;
+      }
     }
-    if (read_why) metrics_->read_choices.add(*read_why);
-    tie(client, server);
-    return Placed::linked;
   }
   if (read_why) metrics_->read_choices.add(*read_why);
-  if (const auto refused = join_queue(client, its_pool)) return *refused;
+  if (server != nullptr) {
+    tie(client, *server);
+    return Placed::linked;
+  }
+  if (const auto refused = join_queue(client, *its_pool)) return *refused;
   if (client.spills) count_spill(client, *node, 1);
-  if (const auto full = open_servers(identity, its_pool)) metrics_->server_limits.add(*full);
+  if (const auto full = open_servers(identity, *its_pool)) metrics_->server_limits.add(*full);
   hurry();
   return Placed::waits;
 }
