@@ -290,13 +290,18 @@ class Pgbouncer(Contender):
     def database(self, row):
         return self.SESSION if row == "select-prepared" else DATABASE
 
-    def command(self):
-        users = self.write("users", f'"{USER}" ""\n')
+    def databases(self):
         server = f"host=127.0.0.1 port={self.ports['primary']} dbname={DATABASE}"
-        path = self.write("pgbouncer.ini", f"""\
-[databases]
+        return f"""\
 {DATABASE} = {server} pool_mode=transaction pool_size={SERVERS}
 {self.SESSION} = {server} pool_mode=session pool_size={CLIENTS}
+"""
+
+    def command(self):
+        users = self.write("users", f'"{USER}" ""\n')
+        path = self.write("pgbouncer.ini", f"""\
+[databases]
+{self.databases()}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {self.port}
