@@ -120,6 +120,11 @@ struct RoomWanted {
   pool::ServerLimit limit{};
   bool busy_too = false;
 };
+// A statement runs that Postgres refuses while anybody else is in that database, after five seconds in which they
+// may leave: idle servers do.
+struct DatabaseWanted {
+  std::string cluster, dbname;
+};
 // File descriptors have run out: an idle server gives way to who knocks.
 struct DescriptorWanted {};
 struct SecretFound {
@@ -161,8 +166,8 @@ struct StopNow {};
 
 using WorkerMessage =
     std::variant<NewClient, SettingsChanged, TopologyChanged, ScopesChanged, Redefined, CancelClient,
-                 CancelDelivered, ServerHandover, Starving, RoomWanted, DescriptorWanted, SecretFound,
-                 ConsoleAsk, ConsoleAnswer, OrdersChanged, KillClient, Nudge, BeginDrain, StopNow>;
+                 CancelDelivered, ServerHandover, Starving, RoomWanted, DatabaseWanted, DescriptorWanted,
+                 SecretFound, ConsoleAsk, ConsoleAnswer, OrdersChanged, KillClient, Nudge, BeginDrain, StopNow>;
 
 // --- to the control thread -------------------------------------------------------------------------
 

@@ -63,6 +63,7 @@ bool settings_on_trial(const Client& client) {
 void note_changes(const Client& client, Scan* scan, const FactsRef& facts) {
   if (facts->changes_settings || facts->deallocates_all || facts->sees_prepared ||
       !facts->deallocates_names.empty() || !facts->executes_names.empty() || !facts->prepares_names.empty() ||
+      !facts->frees_database.empty() ||
       (!facts->settings.empty() && (scan->changes || settings_on_trial(client)))) {
     if (!scan->changes) scan->changes = std::make_unique<Changes::element_type>();
     scan->changes->push_back(facts);
@@ -853,6 +854,9 @@ void forward_batch(Worker& worker, Client& client, std::string_view bytes, std::
     const bool pins = routing::any(client.batch.pins);
     client.sticky |= client.batch.step != routing::TransactionStep::none || pins;
     client.unsettled |= pins || sent.changes || routing::any(client.batch.may_unpin);
+    if (sent.kind == routing::StatementClass::ddl && sent.changes)
+      for (const FactsRef& facts : *sent.changes)
+        if (!facts->frees_database.empty()) worker.wants_database(client, facts->frees_database);
   }
 
   // Whoever executes the portal later changes settings, or does not any more.

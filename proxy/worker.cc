@@ -98,6 +98,7 @@ void Worker::receive(WorkerMessage&& message) {
           [this](ServerHandover& m) { take_server(std::move(m)); },
           [this](Starving& m) { feed_others(m.key); },
           [this](RoomWanted& m) { give_room(m); },
+          [this](DatabaseWanted& m) { leave_database(m); },
           [this](DescriptorWanted&) { give_descriptor(); },
           [this](SecretFound& m) {
             if (Client* client = find(m.client)) client->secret_found(std::move(m.secret));

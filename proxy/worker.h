@@ -247,6 +247,8 @@ class Worker {
   bool may_retry();
   void run_again(Client& client, Server& server);
   void retry_ended(Client& client, bool served);
+  // Its last batch needs that database to itself: if it still runs in a moment, nobody's idle servers stay there.
+  void wants_database(const Client& client, const std::string& dbname);
   // It has refused a write: its role is asked for at once.
   void doubt_primary(routing::NodeId node);
 
@@ -449,6 +451,8 @@ class Worker {
   // Opens servers for those who wait, as many as may be; if that is too few because of a limit, which.
   std::optional<pool::ServerLimit> open_servers(Identity& identity, pool::Pool& pool);
   bool may_open(const routing::NodeState& node);
+  void free_databases();
+  void leave_database(const DatabaseWanted& wanted);
   pool::ConnectPace& pace(routing::NodeId node) { return shared_.connects[routing::index(node)]; }
   // A read that no replica can serve, because of `why`: where it goes all the same. Nothing: it has been
   // refused, or it waits.
@@ -563,6 +567,12 @@ class Worker {
   bool sweep_due_ = false;      // at the end of the turn identities that nobody uses are forgotten
   bool nodes_failing_ = false;  // some backoff is not at rest
   SeldomLog lack_log_;          // no descriptors for a server
+  struct WantedDatabase {
+    ClientId client;
+    conf::Instant sent;  // of its batch
+    DatabaseWanted database;
+  };
+  std::vector<WantedDatabase> wanted_databases_;
   bool nodes_stalling_ = false;  // a probe of some node is late
   bool busy_tick_ = false;
   pool::RetryBudget retry_budget_;

@@ -354,4 +354,38 @@ void Worker::retire(Server& server, ServerEnd why, std::string_view text) {
   if (its_pool.waiting() > 0) hurry();
 }
 
+void Worker::wants_database(const Client& client, const std::string& dbname) {
+  wanted_databases_.push_back(
+      {client.id(), client.server->in_flight.back().sent, {client.identity->cluster, dbname}});
+}
+
+// Postgres looks five seconds long whether the others have left. Who may not give such an order is told so at
+// once, and has no servers closed that others want.
+void Worker::free_databases() {
+  static constexpr Millis kStillRuns{200};
+  std::erase_if(wanted_databases_, [this](const WantedDatabase& wanted) {
+    if (now() - wanted.sent < kStillRuns) return false;
+    const Client* client = find(wanted.client);
+    if (client == nullptr || client->server == nullptr) return true;
+    for (const InFlight& batch : client->server->in_flight) {
+      if (batch.sent != wanted.sent) continue;
+      for (Worker* worker : shared_.workers) worker->post(DatabaseWanted(wanted.database));
+    }
+    return true;
+  });
+}
+
+void Worker::leave_database(const DatabaseWanted& wanted) {
+  constexpr Millis kAsLongAsPostgresWaits{5000};
+  for (const auto& [key, identity] : identities_) {
+    if (identity->cluster != wanted.cluster || identity->dbname != wanted.dbname) continue;
+    for (const auto& its_pool : identity->pools) {
+      if (its_pool == nullptr) continue;
+      its_pool->not_filled_before = std::max(its_pool->not_filled_before, now() + kAsLongAsPostgresWaits);
+      while (pool::PooledServer* record = its_pool->least_recent_idle())
+        retire(*server_of(record), ServerEnd::evicted);
+    }
+  }
+}
+
 }  // namespace proxy

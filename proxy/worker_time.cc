@@ -79,6 +79,7 @@ void Worker::tick() {
     check_clients();
     last_slow_check_ = now();
     check_servers();
+    free_databases();
     fill_pools();
     if (nodes_stalling_) watch_stalled();
     update_gauges();

@@ -145,6 +145,7 @@ struct Facts {
   // Every relation that the text names, sorted, each once; views and names of CTEs among them. Empty for a
   // text that the grammar has not seen.
   std::vector<TableName> tables;
+  std::string frees_database;     // that nobody else may be in while it runs: DROP DATABASE and the like
   bool changes_settings = false;  // `settings` has more than transaction control
   // Nothing but its class matters: true only where look_plain() has seen to it. What most statements are.
   bool plain = false;
@@ -153,7 +154,7 @@ struct Facts {
     plain = !cursor && pins == Pin::none && may_unpin == Pin::none && !unpins_all && !serializable &&
             !deallocates_all && deallocates_names.empty() && executes_names.empty() &&
             prepares_names.empty() && !sees_prepared && step == TransactionStep::none && settings.empty() &&
-            !shows_lsn;
+            !shows_lsn && frees_database.empty();
   }
   bool is_read() const { return kind == StatementClass::read || kind == StatementClass::empty; }
 };

@@ -312,10 +312,24 @@ class Finder {
         raise(StatementClass::ddl, ClassReason::schema_change);
         temporary_names(node);
         if (json_.key(node).starts_with("Drop")) facts_.may_unpin |= Pin::temporary_table;
+        frees_database(node);
         return walk(node);
       case Kind::definition:  // what is inside runs another day
         raise(StatementClass::ddl, ClassReason::schema_change);
         return temporary_names(node);
+    }
+  }
+
+  void frees_database(Index node) {
+    const std::string_view what = json_.key(node);
+    if (what == "DropdbStmt" || what == "AlterDatabaseStmt") {
+      facts_.frees_database = json_.text(node, "dbname");
+    } else if (what == "RenameStmt" && json_.raw(node, "renameType") == "OBJECT_DATABASE") {
+      facts_.frees_database = json_.text(node, "subname");
+    } else if (what == "CreatedbStmt") {
+      for (Index i = node; i < json_.end(node); ++i)
+        if (json_.key(i) == "DefElem" && json_.text(i, "defname") == "template")
+          facts_.frees_database = json_.text(json_.find(json_.find(i, "arg"), "String"), "sval");
     }
   }
 

@@ -184,4 +184,38 @@ TEST_SUITE("integration/servers") {
     CHECK(proxy.console().exec("reload").ok());
     CHECK(pid(client) == before);
   }
+
+  TEST_CASE("requirement 13: our own idle servers do not stand in the way of DROP DATABASE and its kin") {
+    PgCluster& cluster = shared_cluster();
+    ProxyProcess proxy(config_for(cluster).set("", "workers", "2").set("pool", "min_size", "1"));
+    Connection admin = proxy.connect("postgres", "postgres");
+    CHECK(admin.exec("create database servers_one").ok());
+    const auto use = [&](const std::string& database) {
+      // More than one, so that both workers have servers there.
+      std::vector<Connection> clients;
+      for (int i = 0; i < 4; ++i) clients.push_back(proxy.connect("postgres", database));
+      for (Connection& client : clients) CHECK(client.scalar("begin; select 1") == "1");
+      clients.clear();
+      CHECK(eventually([&] {
+        return cluster.ask(0, "select count(*) from pg_stat_activity where datname = '" + database +
+                                  "' and state = 'idle in transaction'") == "0";
+      }));
+      CHECK(cluster.ask(0, "select count(*) > 0 from pg_stat_activity where datname = '" + database + "'") == "t");
+    };
+    // Postgres waits for five seconds before it gives up; nobody needs them.
+    const auto quick = [&admin](const std::string& sql) {
+      Stopwatch watch;
+      const Result done = admin.exec(sql);
+      CHECK_MESSAGE(done.ok(), done.scalar());
+      CHECK(watch.elapsed() < 4s);
+    };
+    use("servers_one");
+    quick("alter database servers_one rename to servers_two");
+    use("servers_two");
+    quick("create database servers_three template servers_two");
+    use("servers_three");
+    quick("drop database servers_three");
+    use("servers_two");
+    quick("DROP DATABASE IF EXISTS \"servers_two\"");
+  }
 }

@@ -118,6 +118,18 @@ TEST_SUITE("routing/grammar") {
     }
   }
 
+  TEST_CASE("requirement 13: what needs a database to itself says which") {
+    CHECK(facts_of("DROP DATABASE Shop").frees_database == "shop");
+    CHECK(facts_of("drop database if exists \"Shop\" with (force)").frees_database == "Shop");
+    CHECK(facts_of("ALTER DATABASE shop RENAME TO store").frees_database == "shop");
+    CHECK(facts_of("ALTER DATABASE shop SET TABLESPACE fast").frees_database == "shop");
+    CHECK(facts_of("CREATE DATABASE store TEMPLATE shop").frees_database == "shop");
+    CHECK(facts_of("CREATE DATABASE store TEMPLATE = 'Shop' ENCODING 'UTF8'").frees_database == "Shop");
+    CHECK(facts_of("CREATE DATABASE store").frees_database == "");
+    CHECK(facts_of("ALTER TABLE shop RENAME TO store").frees_database == "");
+    CHECK(facts_of("DROP TABLE shop").frees_database == "");
+  }
+
   TEST_CASE("requirement 16: statements that SQL prepares, executes and deallocates by name") {
     using Names = std::vector<std::string>;
     CHECK(facts_of("PREPARE Plan AS SELECT 1").prepares_names == Names{"plan"});
