@@ -111,6 +111,19 @@ std::string Client::peer() const {
 
 void Client::send(std::span<const iovec> parts) {
   if (state_ == ClientState::closing || broken_) return;
+  std::size_t total = 0;
+  for (const iovec& part : parts) total += part.iov_len;
+  (identity != nullptr ? identity->traffic->sent : worker_.count().client_bytes_sent).add(total);
+  if (!login_ && worker_.outbox().take(*this, parts, total)) return;
+  send_now(parts, total);
+}
+
+void Client::send_now(std::string_view bytes) {
+  const iovec part{const_cast<char*>(bytes.data()), bytes.size()};
+  if (!broken_) send_now(std::span(&part, 1), bytes.size());
+}
+
+void Client::send_now(std::span<const iovec> parts, std::size_t total) {
   std::size_t skip = 0;
   if (unsent() == 0) {
     const net::Transfer written = socket_.write(parts);
@@ -122,16 +135,19 @@ void Client::send(std::span<const iovec> parts) {
     }
     skip = written.count;
   }
-  std::size_t total = 0;
-  for (const iovec& part : parts) total += part.iov_len;
-  if (skip < total) unsent_.append(parts, skip, worker_.now());
-  (identity != nullptr ? identity->traffic->sent : worker_.count().client_bytes_sent).add(total);
-  if (unsent() > 0) socket_.want_write(true);
+  if (skip == total) return;
+  unsent_.append(parts, skip, worker_.now());
+  socket_.want_write(true);
 }
 
 void Client::send(std::string_view bytes) {
   const iovec part{const_cast<char*>(bytes.data()), bytes.size()};
   send(std::span(&part, 1));
+}
+
+void Client::close_socket() {
+  worker_.outbox().flush();
+  socket_.close();
 }
 
 void Client::on_writable() {

@@ -375,7 +375,7 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   void secret_found(conf::Result<std::optional<std::string>> secret);
   void cancel_delivered();
 
-  void close_socket() { socket_.close(); }
+  void close_socket();
   net::Socket& socket() { return socket_; }
   const net::Socket& socket() const { return socket_; }
   std::string peer() const;
@@ -404,6 +404,8 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   friend class ClientLogin;
   void on_readable() override;
   void on_writable() override;
+  void send_now(std::string_view bytes) override;
+  void send_now(std::span<const iovec> parts, std::size_t total);
   std::size_t process(std::string_view bytes);
   bool take_batch(std::string_view bytes, Scan& scan, bool stay);
   // held_transaction.cc

@@ -85,8 +85,20 @@ conf::Status Server::start() {
 // --- bytes out -------------------------------------------------------------------------------------
 
 void Server::send(std::span<const iovec> parts) {
-  std::size_t skip = 0;
   if (broken_) return;
+  std::size_t total = 0;
+  for (const iovec& part : parts) total += part.iov_len;
+  if (!login_ && worker_->outbox().take(*this, parts, total)) return;
+  send_now(parts, total);
+}
+
+void Server::send_now(std::string_view bytes) {
+  const iovec part{const_cast<char*>(bytes.data()), bytes.size()};
+  if (!broken_) send_now(std::span(&part, 1), bytes.size());
+}
+
+void Server::send_now(std::span<const iovec> parts, std::size_t total) {
+  std::size_t skip = 0;
   if (unsent() == 0) {
     const net::Transfer written = socket_.write(parts);
     if (written.ended()) {
@@ -97,12 +109,10 @@ void Server::send(std::span<const iovec> parts) {
     }
     skip = written.count;
   }
+  if (skip == total) return;
   unsent_.append(parts, skip, worker_->now());
-  if (unsent() > 0) {
-    socket_.want_write(true);
-    if (client != nullptr && unsent() > worker_->settings().limits_client_buffer.count)
-      client->pause_reading();
-  }
+  socket_.want_write(true);
+  if (client != nullptr && unsent() > worker_->settings().limits_client_buffer.count) client->pause_reading();
 }
 
 void Server::send(std::string_view bytes) {
@@ -891,6 +901,7 @@ void Server::undo_tentative() {
 }
 
 void Server::detach() {
+  worker_->outbox().flush();
   parts_ = socket_.detach();
   worker_ = nullptr;
   identity_ = nullptr;
@@ -905,9 +916,13 @@ void Server::attach(Worker& worker, Identity& identity) {
   socket_.attach(worker.loop(), std::move(parts_), *this);
 }
 
-void Server::close_socket() { socket_.close(); }
+void Server::close_socket() {
+  worker_->outbox().flush();
+  socket_.close();
+}
 
 void Server::say_goodbye() {
+  worker_->outbox().flush();
   if (login_ || unsent() > 0 || !socket_.is_open()) return;
   std::string terminate;
   wire::append_terminate(terminate);

@@ -269,6 +269,8 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   friend class ServerLogin;
   void on_readable() override;
   void on_writable() override;
+  void send_now(std::string_view bytes) override;
+  void send_now(std::span<const iovec> parts, std::size_t total);
   void on_connected();
   // Goes through what has arrived; returns how much of it was used (the rest is kept).
   std::size_t relay(std::string_view bytes);

@@ -25,6 +25,7 @@
 #include "proxy/messages.h"
 #include "proxy/net/loop.h"
 #include "proxy/net/mailbox.h"
+#include "proxy/net/outbox.h"
 #include "proxy/net/tls.h"
 #include "proxy/relay.h"
 #include "proxy/server.h"
@@ -116,6 +117,7 @@ class Worker {
   const conf::Settings& settings() const { return *settings_; }
   Shared& shared() { return shared_; }
   metrics::WorkerMetrics& count() { return *metrics_; }
+  net::Outbox& outbox() { return outbox_; }
   routing::Classifier& classifier() { return classifier_; }
   metrics::DigestStats& digests() { return digests_; }
   pool::SettingsInterner& interner() { return interner_; }
@@ -495,6 +497,7 @@ class Worker {
   std::shared_ptr<const Orders> orders_ = std::make_shared<Orders>();
   std::unique_ptr<metrics::WorkerMetrics> metrics_;
   net::Loop loop_;
+  net::Outbox outbox_;
   net::Mailbox<WorkerMessage> mailbox_;
   net::Timer tick_;
   routing::Classifier classifier_;

@@ -29,7 +29,10 @@ void Worker::turn_end() {
     if (!again_.empty()) loop_.wake();
   }
   if (std::exchange(room_made_, false)) use_room();
-  after_turn();
+  do {
+    outbox_.flush();
+    after_turn();
+  } while (!outbox_.empty());
   bury();
   if (std::exchange(sweep_due_, false)) forget_unused_identities(false);
 }

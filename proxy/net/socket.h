@@ -24,6 +24,8 @@ class SocketOwner {
  public:
   virtual void on_readable() = 0;
   virtual void on_writable() = 0;
+  // To the socket with what it has put into an Outbox. It may not put anything into one, nor be destroyed.
+  virtual void send_now(std::string_view) {}
 
  protected:
   ~SocketOwner() = default;
