@@ -5,6 +5,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <doctest/doctest.h>
@@ -151,6 +152,46 @@ TEST_SUITE("tidy") {
               source.path << ":" << i + 1 << " ends with a blank");
       }
     }
+  }
+
+  TEST_CASE("rules and dashboard ask for metrics that there are, with labels that they have") {
+    std::map<std::string, std::set<std::string>> labels;  // by metric
+    std::ifstream golden(fs::path(PGSLUICE_SOURCE_ROOT) / "tests/metrics/metrics_golden.txt");
+    for (std::string name, type, of; golden >> name >> type >> of; std::getline(golden, type)) {
+      std::string word;
+      for (const char c : of.substr(1)) {
+        if (c != ',' && c != '}') {
+          word += c;
+          continue;
+        }
+        labels[name].insert(word);
+        word.clear();
+      }
+      for (const char* prometheus : {"job", "instance", "le"}) labels[name].insert(prometheus);
+    }
+    REQUIRE(labels.size() > 50);
+    int asked = 0;
+    for (const Source& source : sources({".yml", ".json"})) {
+      if (source.path != "conf/prometheus_rules.yml" && source.path != "conf/grafana_dashboard.json") continue;
+      for (const std::string& line : source.lines) {
+        constexpr std::string_view kPrefix = "pgsluice_";
+        for (std::size_t at = line.find(kPrefix); at != line.npos; at = line.find(kPrefix, at + 1)) {
+          const std::size_t end = line.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_", at);
+          std::string name = line.substr(at, end - at);
+          if (const std::size_t bucket = name.rfind("_bucket"); bucket != name.npos) name.resize(bucket);
+          CHECK_MESSAGE(labels.contains(name), source.path << ": " << line);
+          ++asked;
+          if (end == line.npos || line[end] != '{') continue;
+          const std::string matchers = line.substr(end, line.find('}', end) - end);
+          for (std::size_t to = matchers.find('='); to != matchers.npos; to = matchers.find('=', to + 1)) {
+            const std::size_t from = matchers.find_last_of("{, ", to) + 1;
+            const std::string label = matchers.substr(from, to - from);
+            CHECK_MESSAGE(labels[name].contains(label), source.path << ": " << name << " has no label " << label);
+          }
+        }
+      }
+    }
+    CHECK(asked > 60);
   }
 
   TEST_CASE("every requirement has a case that names it, in the files that tests/README.md says") {
