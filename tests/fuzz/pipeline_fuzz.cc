@@ -1,5 +1,7 @@
 #include "proxy/wire/pipeline.h"
 
+#include <span>
+
 #include "tests/fuzz/fuzz_target.h"
 
 // Input: a conversation, one byte per event. Below 0x80: the server sends a message of that type.
@@ -38,7 +40,7 @@ std::size_t take_locals(Pipeline& pipeline) {
 int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   Pipeline pipeline;
   std::size_t sent = 0, answered = 0;
-  for (const std::uint8_t event : fuzz::text_of(data, size)) {
+  for (const std::uint8_t event : std::span(data, size)) {
     if (event < 0x80) {
       const std::uint32_t owed = pipeline.ready_owed();
       Pipeline quick = pipeline;
