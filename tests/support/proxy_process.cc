@@ -177,10 +177,30 @@ bool ProxyProcess::node_is(const std::string& address, const std::string& role) 
   return false;
 }
 
+namespace {
+
+// One line for each row: what is not empty of it, with its column.
+std::string text_of(const Result& result) {
+  std::string text;
+  for (int row = 0; row < result.rows(); ++row) {
+    for (int column = 0; column < result.columns(); ++column)
+      if (const std::string value = result.at(row, column); !value.empty())
+        text += std::string(PQfname(result.raw(), column)) + "=" + value + " ";
+    text += "\n";
+  }
+  return text;
+}
+
+}  // namespace
+
+// Longer than LOG_SNAPSHOT_INTERVAL_MS of Postgres: an idle primary may have log that it has not flushed, and so its
+// replicas are not where it says it is, until it next logs which transactions run (15 s).
+constexpr std::chrono::seconds kReady = 25s;
+
 bool ProxyProcess::ready(std::size_t replicas) const {
   if (proxy_binary() == "direct") return true;
   int seen = 0;
-  return eventually(
+  const bool is_ready = eventually(
       [&] {
         Connection connection = console();
         const Result nodes = connection.exec("SHOW NODES");
@@ -193,7 +213,9 @@ bool ProxyProcess::ready(std::size_t replicas) const {
         seen = primaries == 1 && usable >= replicas ? seen + 1 : 0;
         return seen == 2;  // what the console says reaches the workers two milliseconds later
       },
-      10s, 20ms);
+      kReady, 20ms);
+  if (!is_ready) MESSAGE("not ready; SHOW NODES:\n" << text_of(console().exec("SHOW NODES")) << log());
+  return is_ready;
 }
 
 std::string http_get(std::uint16_t port, const std::string& path) {
