@@ -550,6 +550,7 @@ class Loader {
       if (!own_time && !said_.contains(path + ".server_burst")) limits.server_burst = general.server_burst;
       if (!said_.contains(path + ".weight")) limits.weight = general.weight;
       if (!said_.contains(path + ".ceiling")) limits.ceiling = general.ceiling;
+      if (!said_.contains(path + ".replicas")) limits.replicas = general.replicas;
       if (!said_.contains(path + ".max_waiting")) limits.max_waiting = general.max_waiting;
     }
   }

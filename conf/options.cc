@@ -27,7 +27,6 @@ using By = Choice<S, TenantBy>;
 using Level = Choice<S, LogLevel>;
 
 using enum Applies;
-constexpr Bytes kKiB{1 << 10};
 constexpr Bytes kMiB{1 << 20};
 constexpr Bytes kGiB{1 << 30};
 constexpr Millis kDay = 24h;
@@ -134,7 +133,8 @@ constexpr Option kOptions[] = {
      "slow clients sooner and takes more memory."},
     {"limits.loop_delay", Time{&S::limits_loop_delay, 20ms, 0ms, 1min}, at_reload,
      "A worker that comes this late to its turn raises the level of self-protection, more with twice and five "
-     "times of it: longer protects later; 0 never."},
+     "times of it; with five times eventual reads may also be twice as late as otherwise: longer protects "
+     "later; 0 never."},
     {"limits.memory", Size{&S::limits_memory, {0}, {0}, {kTebibyte}}, at_reload,
      "Memory that self-protection measures the process by: more protects later; 0 is what the machine or its "
      "control group has."},
@@ -453,6 +453,9 @@ constexpr Option kOptions[] = {
     {"tenant.rate_wait", Time{&S::tenant_rate_wait, 100ms, 0ms, 1min}, at_reload,
      "The longest that a statement over its tenant's rate waits, answered with 53400: longer "
      "smooths more and refuses later; 0 refuses at once."},
+    {"tenant.replicas", Int{{&S::tenant_default, &TenantLimits::replicas}, 0, 0, 64}, at_reload,
+     "Replicas of a cluster that one tenant reads from, by its name always the same: more spreads its reads further, "
+     "fewer keep what it breaks from the others; 0 is all."},
     {"tenant.server_burst",
      Int{{&S::tenant_default, &TenantLimits::server_burst}, 0, 0, 1'000'000'000}, at_reload,
      "Milliseconds of servers' time that a tenant may use at once after a pause: more forgives peaks; 0 is a "

@@ -143,6 +143,8 @@ constexpr Row<T> kTenant[] = {
      "Its share of a pool where statements wait, beside the weights of the others.", optional, "2"},
     {"ceiling", Limit{&T::ceiling, 100, 1, 100}, at_reload,
      "Percent of a pool's servers that it may have at once.", optional, "50"},
+    {"replicas", Limit{&T::replicas, 0, 0, 64}, at_reload,
+     "Replicas of a cluster that it reads from; 0 is all.", optional, "3"},
     {"max_waiting", Limit{&T::max_waiting, 0, 0, 1'000'000}, at_reload,
      "Statements that may wait for a server at once; 0 sets no limit.", optional, "200"},
 };

@@ -178,6 +178,7 @@ struct TenantLimits {
   std::int64_t server_time = 0, server_burst = 0;
   std::int64_t weight = 1;       // its share of a full pool, beside the others'
   std::int64_t ceiling = 100;    // percent of a pool's servers that it may have at once
+  std::int64_t replicas = 0;     // that it reads from; 0: all
   std::int64_t max_waiting = 0;  // statements of it that wait for a server
 };
 

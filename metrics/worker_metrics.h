@@ -92,6 +92,7 @@ struct alignas(64) WorkerMetrics {
   Counter clients_closed;
   Counter clients_authenticated;
   Counter login_failures;
+  Counter logins_deferred;
   Counter servers_opened;
   Counter servers_closed;
   Counter server_connect_failures;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bit>
 
+#include "routing/subset.h"
+
 namespace pool {
 namespace {
 
@@ -34,6 +36,7 @@ void store(Tenant& tenant, const conf::TenantLimits& limits) {
     tenant.time.forget();
   tenant.weight.store(limits.weight, std::memory_order_relaxed);
   tenant.ceiling.store(limits.ceiling, std::memory_order_relaxed);
+  tenant.replicas.store(limits.replicas, std::memory_order_relaxed);
   tenant.max_waiting.store(limits.max_waiting, std::memory_order_relaxed);
 }
 
@@ -163,6 +166,7 @@ Tenant& TenantRegistry::add(std::string_view name) {
   if (by_number_.size() == kMaxTenants) return *by_number_.front();
   auto tenant = std::make_unique<Tenant>();
   tenant->name = name;
+  tenant->key = routing::subset_key(name);
   tenant->number = static_cast<std::uint16_t>(by_number_.size());
   store(*tenant, limits(name));
   by_number_.push_back(tenant.get());

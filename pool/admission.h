@@ -129,6 +129,8 @@ struct Tenant {
   TimeBucket time;
   std::atomic<std::int64_t> server_time{0}, server_burst{0};  // as in the configuration; the burst is never 0
   std::atomic<std::int64_t> weight{1}, ceiling{100};
+  std::atomic<std::int64_t> replicas{0};  // that it reads from; 0: all
+  std::uint64_t key = 0;                  // of its name: routing/subset.h
   std::atomic<std::int64_t> max_waiting{0}, waiting{0};  // for a server
   // Microseconds that its statements take at servers, smoothed over those that had to wait: what the next is
   // taken to cost where statements wait (pool/fair_queue.h).

@@ -13,7 +13,8 @@ using conf::Nanos;
 using conf::Priority;
 
 // What the process gives up to go on living: nothing; sheddable statements, and running anything a second time;
-// low ones too (2 and 3); all but critical ones, and new logins.
+// low ones too; that eventual reads are as fresh as routing.max_lag says, so that more replicas share the work; all but
+// critical statements, and new logins. A level gives up what those below it do.
 inline constexpr int kMaxProtection = 4;
 
 // The lowest priority that is still served at a level.
@@ -24,6 +25,8 @@ constexpr Priority lowest_served(int level) {
                       : Priority::sheddable;
 }
 constexpr bool may_run_again(int level) { return level < 1; }
+// Eventual reads may be so many times as late as otherwise.
+constexpr int lag_tolerance(int level) { return level >= 3 ? 2 : 1; }
 constexpr bool lets_in(int level) { return level < 4; }
 
 // Which sign set the level: log, metric label, console.

@@ -3,10 +3,13 @@
 #include <algorithm>
 
 #include "conf/check.h"
+#include "conf/row.h"
 #include "proxy/client_login.h"
 #include "proxy/console_session.h"
+#include "proxy/link.h"
 #include "proxy/relay.h"
 #include "proxy/route_question.h"
+#include "proxy/scan.h"
 #include "proxy/server.h"
 #include "proxy/wire/backend.h"
 #include "proxy/wire/framer.h"
@@ -213,14 +216,37 @@ void Client::input_used(std::size_t size) {
 
 void Client::on_readable() {
   if (state_ == ClientState::closing) return;
-  if (login_) {
-    if (login_->at_first_byte()) login_->on_first_byte();
-    if (state_ == ClientState::closing) return;
-    if (login_->in_handshake()) {
-      login_->go_on_with_handshake();
-      return;
-    }
+  if (login_) [[unlikely]]
+    log_in();
+  else
+    read_input();
+}
+
+void Client::log_in() {
+  LoginShare& share = worker_.login_share();
+  if (share.is_used_up()) {
+    worker_.count().logins_deferred.add();
+    socket_.pause_reading();  // the loop would say again and again that it can be read
+    worker_.defer_login(id_);
+    return;
   }
+  const LoginShare::Step step(share);
+  if (login_->at_first_byte()) login_->on_first_byte();
+  if (state_ == ClientState::closing) return;
+  if (login_->in_handshake())
+    login_->go_on_with_handshake();
+  else
+    read_input();
+}
+
+void Client::log_in_again() {
+  if (state_ == ClientState::closing) return;
+  if (!socket_.reading()) socket_.resume_reading();
+  on_readable();
+  if (state_ != ClientState::closing && !login_) update_reading();
+}
+
+void Client::read_input() {
   const std::span<char> buffer = worker_.read_buffer();
   const net::Transfer got = socket_.read(buffer.first(Worker::kReadSize));
   if (!got.moved()) {
@@ -228,7 +254,7 @@ void Client::on_readable() {
     return;
   }
   (identity != nullptr ? identity->traffic->received : worker_.count().client_bytes_received).add(got.count);
-  if (socket_.has_buffered()) worker_.read_again(*this);
+  if (socket_.has_buffered() && socket_.reading()) worker_.read_again(*this);
   if (input_.empty()) {
     const std::string_view bytes(buffer.data(), got.count);
     const std::size_t used = process(bytes);

@@ -269,7 +269,7 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   }
   std::uint64_t unnamed_version = 0;   // 0: none
 
-  // --- link, made and broken by relay.cc only -------------------------------------------------------
+  // --- link, made and broken by link.cc only -------------------------------------------------------
   Server* server = nullptr;
   bool wrote = false;                  // the open transaction is not proven to have only read
   bool looked = false;                 // and may have returned data
@@ -319,6 +319,8 @@ class Client final : public pool::Waiter, public net::SocketOwner {
   conf::Instant unsent_since() const { return unsent_.since(); }  // while something is
   // Goes on with what has arrived: called when a batch was answered, or a server is here.
   void go_on();
+  // Of a login that Worker::defer_login() has kept.
+  void log_in_again();
   void pause_reading() { socket_.pause_reading(); }
   // Reading goes on unless there is more input kept than one batch may have, or the stream has ended.
   void update_reading() {
@@ -403,6 +405,8 @@ class Client final : public pool::Waiter, public net::SocketOwner {
  private:
   friend class ClientLogin;
   void on_readable() override;
+  void log_in();
+  void read_input();
   void on_writable() override;
   void send_now(std::string_view bytes) override;
   void send_now(std::span<const iovec> parts, std::size_t total);

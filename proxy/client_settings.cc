@@ -4,7 +4,7 @@
 #include "conf/words.h"
 #include "pool/session_settings.h"
 #include "proxy/client.h"
-#include "proxy/relay.h"
+#include "proxy/scan.h"
 #include "proxy/server.h"
 #include "proxy/wire/sqlstate.h"
 #include "proxy/worker.h"

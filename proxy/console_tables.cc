@@ -199,7 +199,9 @@ void Console::show_nodes(const ConsoleCommand& asked) {
          node.lag ? std::optional(number(node.lag_bytes)) : std::nullopt, latency_percent(load),
          number(static_cast<std::int64_t>(load.limit.load(std::memory_order_relaxed))),
          number(node.settings.weight), number(std::uint64_t{node.ramp}), node.settings.zone,
-         conf::plain(node.settings.groups), std::string(name(node.breaker)), node.late ? "yes" : "no"});
+         conf::plain(node.settings.groups), std::string(name(node.breaker)), node.late ? "yes" : "no",
+         optional(node.others_active, [](std::int64_t count) { return number(count); }),
+         node.crowded ? "yes" : "no"});
   }
   show(asked, columns::kNodes, rows);
 }
@@ -259,7 +261,8 @@ void Console::show_tenants(const ConsoleCommand& asked) {
                     number(totals.failed), microseconds(totals.total.quantile(0.5)),
                     microseconds(totals.total.quantile(0.99)), value(tenant->waiting),
                     value(tenant->max_waiting), value(tenant->weight), value(tenant->ceiling),
-                    value(tenant->server_time), value(tenant->server_burst), value(tenant->cost)});
+                    value(tenant->server_time), value(tenant->server_burst), value(tenant->cost),
+                    value(tenant->replicas)});
   }
   show(asked, columns::kTenants, rows);
 }

@@ -105,7 +105,8 @@ inline constexpr Column kNodes[] = {
     {"latency_us", int8},   {"probe_us", int8},    {"probe_age_ms", int8}, {"system_id", text},
     {"version", text},      {"error", text},       {"drained", text},      {"lag_bytes", int8},
     {"latency_percent", int8}, {"in_flight_limit", int8}, {"weight", int8}, {"slow_start_percent", int8},
-    {"zone", text},         {"groups", text},      {"breaker", text},      {"late", text}};
+    {"zone", text},         {"groups", text},      {"breaker", text},      {"late", text},
+    {"others_active", int8}, {"crowded", text}};
 inline constexpr Column kBreakers[] = {
     {"cluster", text},      {"node", text},        {"state", text},        {"reason", text},
     {"open_ms", int8},      {"failures_in_row", int8}, {"consecutive_failures", int8}, {"failure_rate", int8},
@@ -116,7 +117,7 @@ inline constexpr Column kTenants[] = {
     {"tenant", text},      {"rate", int8},    {"burst", int8},  {"concurrency", int8}, {"running", int8},
     {"served", int8},      {"failed", int8},  {"p50_us", int8}, {"p99_us", int8},
     {"waiting", int8},     {"max_waiting", int8}, {"weight", int8}, {"ceiling", int8},
-    {"server_time", int8}, {"server_burst", int8}, {"cost_us", int8}};
+    {"server_time", int8}, {"server_burst", int8}, {"cost_us", int8}, {"replicas", int8}};
 inline constexpr Column kClasses[] = {
     {"class", text},       {"priority", text},    {"weight", int8},  {"target_ms", int8},
     {"interval_ms", int8}, {"deadline_ms", int8}, {"ceiling", int8}, {"nodes", text},

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "proxy/client.h"
-#include "proxy/relay.h"
+#include "proxy/scan.h"
 #include "proxy/server.h"
 #include "proxy/wire/backend.h"
 #include "proxy/wire/frontend.h"

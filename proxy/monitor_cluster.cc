@@ -28,7 +28,7 @@ Millis whole(Instant::duration duration) {
 bool same(const NodeState& a, const NodeState& b) {
   return a.ips == b.ips && a.role == b.role && a.health == b.health && a.why == b.why &&
          a.lag == b.lag && a.lag_bytes == b.lag_bytes && a.lag_ok == b.lag_ok && a.replayed == b.replayed &&
-         a.late == b.late && a.breaker == b.breaker && a.ramp == b.ramp && a.weight == b.weight &&
+         a.late == b.late && a.active == b.active && a.breaker == b.breaker && a.ramp == b.ramp && a.weight == b.weight &&
          a.groups == b.groups && a.nearby == b.nearby && a.ejections == b.ejections &&
          a.system_id == b.system_id && a.started_us == b.started_us && a.timeline == b.timeline &&
          a.incarnation == b.incarnation && a.promoted == b.promoted;
@@ -133,7 +133,10 @@ void ClusterMonitor::on_full(Node& node, const ProbeAnswer& answer) {
   node.error.clear();
   node.retry_soon = false;
   node.server_version = node.prober.server_version();
-  if (answer.active_backends) node.active_backends = answer.active_backends;
+  // Without the probe itself, and our own reads, which are more where there is more to be had.
+  if (answer.active_backends)
+    node.others_active = std::max<std::int64_t>(0, *answer.active_backends - 1 - node.in_flight);
+  if (!answer.sees_everything) node.others_active = std::nullopt;
 
   const std::uint32_t seen = node.last && node.last->started_us == answer.started_us &&
                                      node.last->system_id == answer.system_id
@@ -436,6 +439,7 @@ void ClusterMonitor::look_at_loads(routing::NodeLoads& loads, std::span<const st
   for (const auto& node : nodes_) {
     const std::size_t at = index(node->id);
     loads[at].fade(load_rules_, at < slots.size() ? slots[at] : 0);
+    node->in_flight = loads[at].in_flight.load(std::memory_order_relaxed);
     if (serves(*node)) latencies.push_back(loads[at].latency.load(std::memory_order_relaxed));
   }
   std::ranges::sort(latencies);

@@ -42,9 +42,10 @@ struct NodeReport {
   std::uint64_t incarnation = 0;
   std::optional<Micros> latency;             // of the last probe that was answered
   std::optional<conf::Millis> last_success;  // so long ago
-  std::optional<std::int64_t> active_backends;
+  std::optional<std::int64_t> others_active;  // statements at work there that are not ours
   std::uint64_t lag_bytes = 0;
   bool late = false;              // a probe is
+  bool crowded = false;           // far more statements than its peers
   conf::NodeSettings settings;    // weight, zone, groups
   std::uint16_t ramp = 100;       // percent of the weight that it has now
   routing::BreakerState breaker{};

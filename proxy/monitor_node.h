@@ -61,7 +61,8 @@ struct ClusterMonitor::Node {
   std::uint64_t probe_asked = 0, probe = 0;  // of the question under way; of the last answer with a position
   std::string error;
   bool retry_soon = false;
-  std::optional<std::int64_t> active_backends;
+  std::optional<std::int64_t> others_active;  // statements at work there that are not ours
+  std::int64_t in_flight = 0;                 // ours, a moment ago
   std::string server_version;
   routing::NodeState shown;  // what was published last
   Logged logged;    // and what the log says

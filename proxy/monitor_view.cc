@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "proxy/monitor_node.h"
+#include "routing/subset.h"
 
 // What a ClusterMonitor tells others.
 namespace proxy {
@@ -48,11 +49,13 @@ NodeState ClusterMonitor::state_of(const Node& node) const {
   state.incarnation = node.incarnation();
   state.kept_incarnations = node.kept_incarnations;
   state.late = node.late;
+  if (state.health == NodeHealth::up) state.active = node.others_active;
   state.breaker = node.breaker.state();
   state.ramp = node.breaker.ramp(loop_.now(), breaker_rules_);
   for (std::size_t i = 0; i < routing::kBreakerReasons; ++i)
     state.ejections[i] = node.breaker.count(static_cast<routing::BreakerReason>(i));
   state.weight = static_cast<std::uint16_t>(node.settings.weight);
+  state.key = routing::subset_key(state.address.name());
   state.groups = node.groups;
   state.nearby = node.nearby;
   if (!node.last) return state;
@@ -84,6 +87,8 @@ routing::ClusterState ClusterMonitor::state() const {
 
 std::vector<NodeReport> ClusterMonitor::report() const {
   std::vector<NodeReport> rows;
+  routing::ClusterState whole = this->state();
+  whole.find_crowded();
   for (const auto& node : nodes_) {
     const NodeState state = state_of(*node);
     NodeReport& row = rows.emplace_back();
@@ -102,6 +107,7 @@ std::vector<NodeReport> ClusterMonitor::report() const {
     row.lag_bytes = state.lag_bytes;
     row.lag_ok = state.lag_ok;
     row.late = state.late;
+    row.crowded = whole.find(node->id)->crowded;
     row.settings = node->settings;
     row.ramp = state.ramp;
     row.breaker = state.breaker;
@@ -115,7 +121,7 @@ std::vector<NodeReport> ClusterMonitor::report() const {
     row.latency = node->latency;
     if (const auto success = node->tracker.last_success())
       row.last_success = std::chrono::duration_cast<Millis>(loop_.now() - *success);
-    row.active_backends = node->active_backends;
+    row.others_active = state.active;
     row.server_version = node->server_version;
     if (!node->last) continue;
     row.position = node->last->position;

@@ -63,6 +63,7 @@ struct Asker {
   const routing::ClusterState* cluster;
   std::shared_ptr<const routing::Scope> scope;
   pool::OwnClass its_class;
+  const pool::Tenant* tenant;  // null: not known
   conf::Transactions transactions;
 };
 
@@ -90,6 +91,7 @@ std::string answer(Worker& worker, std::string_view sql, Asker asker, bool descr
       .groups = needs.groups,
       .cluster = asker.cluster,
       .excluded = needs.excluded | (asker.cluster == nullptr ? 0 : worker.excluded(*asker.cluster)),
+      .kept_from = asker.cluster == nullptr ? 0 : worker.kept_from(its_class, asker.tenant, *asker.cluster, needs.groups),
       .dry_run = worker.settings().routing_dry_run};
   std::string out;
   if (describe) wire::append_row_description(out, columns::kExplainRoute, formats);
@@ -131,6 +133,7 @@ std::string explain_route(Worker& worker, const Client& client, std::string_view
               .cluster = worker.cluster(*client.identity),
               .scope = client.identity->scope,
               .its_class = client.own_class(),
+              .tenant = client.tenant,
               .transactions = client.identity->transactions};
   asker.session.in_transaction = client.server != nullptr && client.server->status != 'I';
   asker.session.pinned = routing::any(client.pins);
@@ -173,6 +176,7 @@ std::string explain_route(Worker& worker, std::string_view text, const std::stri
                                                                      ? asked->database
                                                                      : database->second.dbname),
               .its_class = {},
+              .tenant = nullptr,
               .transactions = database->second.routing_transactions.value_or(settings.routing_transactions)};
   std::string class_name = database->second.service_class;
   if (user != settings.users.end()) {

@@ -9,7 +9,6 @@
 #include "conf/check.h"
 #include "proxy/client.h"
 #include "proxy/own_statements.h"
-#include "proxy/relay.h"
 #include "proxy/server_login.h"
 #include "proxy/wire/backend.h"
 #include "proxy/wire/framer.h"

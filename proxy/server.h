@@ -102,7 +102,7 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   }
   bool doomed() const { return lifetime.count() == 0; }
 
-  // --- link, made and broken by relay.cc only -------------------------------------------------------
+  // --- link, made and broken by link.cc only -------------------------------------------------------
   Client* client = nullptr;
   pool::Flight* flight = nullptr;  // whose answer it is giving; nearly always null
 

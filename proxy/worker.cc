@@ -76,6 +76,7 @@ void Worker::run() {
 }
 
 void Worker::receive(WorkerMessage&& message) {
+  if (stopped_) return;  // a client or a server that comes now goes with the message
   std::visit(
       Overloaded{
           [this](NewClient& m) { take_client(std::move(m)); },
@@ -480,6 +481,7 @@ void Worker::stop_now() {
   for (const auto& [server, owner] : servers_) servers.push_back(owner.get());
   for (Server* server : servers) retire(*server, ServerEnd::shutdown);
   for (const auto& canceller : cancellers_) canceller->close();
+  stopped_ = true;
   loop_.stop();
 }
 

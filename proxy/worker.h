@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -19,15 +20,16 @@
 #include "pool/pool.h"
 #include "pool/retry_budget.h"
 #include "pool/session_settings.h"
+#include "proxy/batch.h"
 #include "proxy/cancel_key.h"
 #include "proxy/client.h"
 #include "proxy/log.h"
+#include "proxy/login_share.h"
 #include "proxy/messages.h"
 #include "proxy/net/loop.h"
 #include "proxy/net/mailbox.h"
 #include "proxy/net/outbox.h"
 #include "proxy/net/tls.h"
-#include "proxy/relay.h"
 #include "proxy/server.h"
 #include "proxy/shared.h"
 #include "routing/chooser.h"
@@ -178,6 +180,9 @@ class Worker {
   void retire(Server& server, ServerEnd why, std::string_view text = {});
   // Buffered TLS bytes that the loop cannot see: read on in the next turn.
   void read_again(net::SocketOwner& owner);
+  LoginShare& login_share() { return login_share_; }
+  // A login whose turn did not come: it goes on in the next, before those that come then.
+  void defer_login(const ClientId& client) { deferred_logins_.push_back(client); }
   // What a failed write leads to, when nobody is in the middle of anything: at the end of the turn.
   void retire_later(Client& client) { broken_clients_.push_back(client.id()); }
   void lose_later(Server& server) { broken_servers_.push_back(&server); }
@@ -270,6 +275,10 @@ class Worker {
     const std::uint64_t bits = excluded(cluster);
     return client.retry ? bits | tried(client, cluster) : bits;
   }
+  // Those that reads of this class, and of this tenant (null: of any), are kept from: bits as there. `groups`: as in
+  // ReadNeeds.
+  std::uint64_t kept_from(pool::ClassId service_class, const pool::Tenant* tenant,
+                          const routing::ClusterState& cluster, std::uint64_t groups) const;
   routing::NodeRole role_of(const Identity& identity, routing::NodeId node) const;
   metrics::StatementSeries& series(Client& client, const Server& server,
                                    routing::StatementClass kind);
@@ -366,6 +375,7 @@ class Worker {
   Rows tell_cache();
   bool tell_digests(ConsoleAsk& question, ConsoleRows* rows);
   void turn_end();
+  void resume_logins();
   void tick();
   void check_deadlines();
   void check_servers();
@@ -373,6 +383,19 @@ class Worker {
   void configure(Identity& identity);
   void forget_unused_identities(bool with_idle_servers);
   void wait(Client& client, WaitingFor what);
+  // Parts of place(): worker_statements.cc. A value: that is where it has been placed.
+  struct ReadPlace {
+    std::optional<routing::NodeId> node;
+    std::optional<routing::ReadReason> why;  // nothing: it is no read, or none for a replica
+    bool must_be_own = false;                // its class reads on its own replicas or not at all
+    routing::ReadNeeds needs;
+  };
+  std::optional<Placed> admit(Client& client);
+  routing::ReadNeeds needs_of(Client& client, const routing::ClusterState& state, conf::Consistency consistency,
+                              routing::RouteReason why);
+  std::optional<Placed> choose_replica(Client& client, const routing::ClusterState& state, ReadPlace* place);
+  Placed wait_for_node(Client& client);
+  Placed place_at(Client& client, const routing::ClusterState& state, const ReadPlace& place);
   bool waits_for_floor(Client& client);
   std::optional<Placed> place_token(Client& client, const routing::ClusterState& state);
   void note_floor(const Server& server, Client& client);
@@ -387,7 +410,8 @@ class Worker {
   bool must_queue(const Client& client, const pool::Pool& its_pool) const;
   pool::Pool& shorter_queue(const Client& client, const routing::ClusterState& state, routing::ReadNeeds needs,
                             pool::Pool& here);
-  bool is_worth_leaving(const Client& client, const routing::ClusterState& state, const pool::Pool& here);
+  bool is_worth_leaving(const Client& client, const routing::ClusterState& state, const routing::ReadNeeds& needs,
+                        const pool::Pool& here);
   Client* take_turn(pool::Pool& its_pool);
   void left_queue(Client& client, pool::Pool& its_pool);
   void sweep_queues();
@@ -395,8 +419,15 @@ class Worker {
   void serve_held_back(pool::Pool& its_pool);
   void protect();
   void map_nodes();
-  std::optional<routing::ReadChoice> choose_own(const Client& client, const routing::ClusterState& cluster,
-                                                const routing::ReadNeeds& needs);
+  // Of a class at a cluster, a bit for each node: its own, and all that some class has to itself.
+  struct OwnNodes {
+    std::uint64_t mine = 0, any = 0;
+  };
+  OwnNodes own_nodes(pool::ClassId service_class, const routing::ClusterState& cluster) const;
+  static std::uint64_t outside_subset(const pool::Tenant& tenant, const routing::ClusterState& cluster,
+                                      std::uint64_t barred, std::uint64_t groups);
+  routing::ReadChoice choose_confined(const Client& client, const routing::ClusterState& cluster,
+                                      std::uint64_t excluded, ReadPlace* place);
   Placed refused(Client& client);
   Millis soon(Millis at_least);
   void take_slot(Client& client, Server& server);
@@ -559,6 +590,8 @@ class Worker {
   std::vector<std::unique_ptr<Canceller>> dead_cancellers_;
   std::vector<std::unique_ptr<Identity>> dead_identities_;  // those of dead servers among them: freed last
   std::vector<net::SocketOwner*> again_, again_now_;
+  LoginShare login_share_;
+  std::deque<ClientId> deferred_logins_;
   std::vector<ClientId> broken_clients_;
   std::vector<const Server*> broken_servers_, released_servers_;
   std::vector<std::pair<const Server*, conf::Error>> failed_starts_;
@@ -593,6 +626,7 @@ class Worker {
   // How long before a hand-over "just now" is.
   static constexpr Millis kJustCame{1000};
   bool draining_ = false;
+  bool stopped_ = false;  // owns nobody any more
   bool handed_over_ = false;
   bool drained_ = false;
   std::thread thread_;

@@ -56,13 +56,14 @@ Worker::Spilled Worker::spill(Client& client, const routing::ClusterState& state
     return {std::nullopt, Placed::refused};
   }
   // Late, but not without what the session itself has written.
-  routing::ReadNeeds needs{.excluded = excluded(state), .however_late = true};
-  if (client.batch.overrides.nodes_by != 0) confine(client.batch.overrides, &needs);
-  if (client.route_state.consistency != conf::Consistency::eventual) needs.satisfy(client.route_state.floor);
-  const routing::ReadChoice late = routing::choose_replica(state, needs, shared_.loads, random_);
-  if (late.replica) {
+  ReadPlace late;
+  late.needs = {.excluded = excluded(state), .however_late = true};
+  if (client.batch.overrides.nodes_by != 0) confine(client.batch.overrides, &late.needs);
+  if (client.route_state.consistency != conf::Consistency::eventual) late.needs.satisfy(client.route_state.floor);
+  late.node = choose_confined(client, state, late.needs.excluded, &late).replica;
+  if (late.node) {
     metrics_->spills.add(Spill::stale);
-    return {late.replica};
+    return {late.node};
   }
   wait(client, WaitingFor::replica);  // until pool.queue_timeout
   return {};

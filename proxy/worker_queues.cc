@@ -146,12 +146,14 @@ pool::Pool& Worker::shorter_queue(const Client& client, const routing::ClusterSt
 }
 
 // The session stays at a replica whose servers are all taken. Would it have had its answer sooner elsewhere?
-bool Worker::is_worth_leaving(const Client& client, const routing::ClusterState& state, const pool::Pool& here) {
+bool Worker::is_worth_leaving(const Client& client, const routing::ClusterState& state,
+                              const routing::ReadNeeds& needs, const pool::Pool& here) {
   const Millis wait = wait_at(client, here);
   const auto count = static_cast<std::uint32_t>(state.serving.size());
   for (int looks = 0; looks < kLooks && count > 1; ++looks) {
-    pool::Pool& other = pool(*client.identity, state.serving[random_() % count].id);
-    if (&other == &here) continue;
+    const routing::NodeId drawn = state.serving[random_() % count].id;
+    pool::Pool& other = pool(*client.identity, drawn);
+    if (&other == &here || state.is_among(needs.excluded, drawn)) continue;
     if (wait >= kCostOfLeaving && free_server(client, other) != nullptr) return true;
     if (wait >= wait_at(client, other) + kCostOfLeaving) return true;
   }
@@ -255,25 +257,50 @@ void Worker::map_nodes() {
   }
 }
 
-// A replica for a read of a class, where classes have some to themselves.
-std::optional<routing::ReadChoice> Worker::choose_own(const Client& client,
-                                                      const routing::ClusterState& cluster,
-                                                      const routing::ReadNeeds& needs) {
+Worker::OwnNodes Worker::own_nodes(pool::ClassId service_class, const routing::ClusterState& cluster) const {
+  OwnNodes own;
   const auto at = static_cast<std::size_t>(&cluster - topology_->clusters.data());
-  if (at >= own_nodes_.size()) return std::nullopt;
+  if (at >= own_nodes_.size()) return own;
   const std::vector<std::uint64_t>& masks = own_nodes_[at];
-  const std::uint64_t mine = client.service_class < masks.size() ? masks[client.service_class] : 0;
-  std::uint64_t owned = 0;
-  for (const std::uint64_t mask : masks) owned |= mask;
-  if (owned == 0) return std::nullopt;
+  own.mine = service_class < masks.size() ? masks[service_class] : 0;
+  for (const std::uint64_t mask : masks) own.any |= mask;
+  return own;
+}
+
+std::uint64_t Worker::outside_subset(const pool::Tenant& tenant, const routing::ClusterState& cluster,
+                                     std::uint64_t barred, std::uint64_t groups) {
+  const std::int64_t count = tenant.replicas.load(kRelaxed);
+  if (count == 0) return 0;
+  for (std::size_t i = 0; groups != 0 && i < std::min<std::size_t>(cluster.nodes.size(), 64); ++i)
+    if ((cluster.nodes[i].groups & groups) == 0) barred |= std::uint64_t{1} << i;
+  return routing::outside_subset(cluster, tenant.key, static_cast<std::size_t>(count), barred);
+}
+
+std::uint64_t Worker::kept_from(pool::ClassId service_class, const pool::Tenant* tenant,
+                                const routing::ClusterState& cluster, std::uint64_t groups) const {
+  const OwnNodes own = own_nodes(service_class, cluster);
+  const bool only_own = own.mine != 0 && !classes_->at(service_class).overflow;
+  const std::uint64_t barred = only_own ? ~own.mine : own.any & ~own.mine;
+  return barred | (tenant == nullptr ? 0 : outside_subset(*tenant, cluster, barred, groups));
+}
+
+// A replica where classes have some to themselves, or tenants read from a few. `excluded` are those that would not do
+// for anybody; what it was chosen by stays in `place`.
+routing::ReadChoice Worker::choose_confined(const Client& client, const routing::ClusterState& cluster,
+                                            std::uint64_t excluded, ReadPlace* place) {
+  const OwnNodes own = own_nodes(client.service_class, cluster);
+  const bool overflow = classes_->at(client.service_class).overflow;
+  place->must_be_own = own.any != 0 && !overflow && client.state() != ClientState::login;
   const auto choose = [&](std::uint64_t barred) {
-    routing::ReadNeeds those = needs;
-    those.excluded |= barred;
-    return routing::choose_replica(cluster, those, shared_.loads, random_);
+    place->needs.excluded =
+        excluded | barred | outside_subset(*client.tenant, cluster, barred, place->needs.groups);
+    return routing::choose_replica(cluster, place->needs, shared_.loads, random_);
   };
-  if (mine == 0) return choose(owned);
-  const routing::ReadChoice choice = choose(~mine);
-  return choice.replica || !classes_->at(client.service_class).overflow ? choice : choose(owned & ~mine);
+  if (own.mine != 0) {
+    const routing::ReadChoice choice = choose(~own.mine);
+    if (choice.replica || !overflow) return choice;
+  }
+  return choose(own.any & ~own.mine);
 }
 
 }  // namespace proxy

@@ -5,8 +5,8 @@
 
 #include "conf/check.h"
 #include "proxy/cancel.h"
+#include "proxy/link.h"
 #include "proxy/log.h"
-#include "proxy/relay.h"
 #include "proxy/wire/sqlstate.h"
 #include "routing/chooser.h"
 

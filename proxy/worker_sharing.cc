@@ -2,8 +2,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "proxy/batch.h"
 #include "proxy/client.h"
-#include "proxy/relay.h"
 #include "proxy/server.h"
 #include "proxy/wire/backend.h"
 #include "proxy/wire/framer.h"

@@ -20,6 +20,7 @@ void Worker::turn_end() {
   metrics_->classifier_hits.add(counters.hits - metrics_->classifier_hits.read());
   metrics_->classifier_misses.add(counters.misses - metrics_->classifier_misses.read());
   metrics_->digest_evictions.add(digests_.evictions() - metrics_->digest_evictions.read());
+  resume_logins();
   // Those with plaintext that the loop cannot see are served again before it sleeps.
   if (!again_.empty()) {
     again_now_.swap(again_);
@@ -35,6 +36,17 @@ void Worker::turn_end() {
   } while (!outbox_.empty());
   bury();
   if (std::exchange(sweep_due_, false)) forget_unused_identities(false);
+}
+
+// Those whose turn has not come, the oldest first. Whoever comes while they are not through waits behind them.
+void Worker::resume_logins() {
+  login_share_.begin_turn();
+  while (!deferred_logins_.empty() && !login_share_.is_used_up()) {
+    const ClientId id = deferred_logins_.front();
+    deferred_logins_.pop_front();
+    if (Client* const client = find(id)) client->log_in_again();
+  }
+  if (!deferred_logins_.empty()) loop_.wake();
 }
 
 // What could not be done while somebody was in the middle of something. Each may cause more of it.

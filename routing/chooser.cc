@@ -110,19 +110,26 @@ constexpr std::uint32_t kLeaveOneIn = 128;
 constexpr std::uint32_t kFleeOneIn = 16;
 constexpr std::uint64_t kFleeFactor = 4;
 
-bool is_better_elsewhere(const ClusterState& cluster, const NodeLoads& loads, NodeId here,
+bool is_better_elsewhere(const ClusterState& cluster, const NodeLoads& loads, NodeId here, std::uint64_t excluded,
                          std::minstd_rand& random) {
   const auto count = static_cast<std::uint32_t>(cluster.serving.size());
   if (count < 2) return false;
   const std::uint32_t drawn = draw(random, kLeaveOneIn);
   if (drawn % kFleeOneIn != 0) return false;
   const NodeId other = cluster.serving[draw(random, count)].id;
+  if (excluded != 0 && cluster.is_among(excluded, other)) return false;
   if (coarse(loads[index(here)]) >= kFleeFactor * coarse(loads[index(other)])) return other != here;
   if (drawn != 0) return false;
   const auto cost = [&loads](NodeId node) {
     return coarse(loads[index(node)]) * (in_flight(loads[index(node)]) + 1);
   };
   return other != here && 2 * cost(other) <= cost(here);
+}
+
+bool close_enough(const NodeState& node, const ReadNeeds& needs) {
+  return needs.however_late || ClusterState::close_enough(node, needs.max_lag) ||
+         (needs.tolerated.count() > 0 && node.lag && *node.lag <= needs.tolerated &&
+          (needs.tolerated_bytes == 0 || node.lag_bytes <= needs.tolerated_bytes));
 }
 
 }  // namespace
@@ -189,18 +196,18 @@ std::string_view name(ReadReason r) {
 ReadChoice choose_replica(const ClusterState& cluster, const ReadNeeds& needs,
                           const NodeLoads& loads, std::minstd_rand& random) {
   const bool any_will_do = needs.floor == Lsn{} && !needs.pending && needs.excluded == 0 && needs.groups == 0 &&
-                           needs.max_lag.count() == 0 && !needs.however_late;
+                           needs.max_lag.count() == 0 && needs.tolerated.count() == 0 && !needs.however_late;
   if (any_will_do && !cluster.serving.empty())
     return cluster.even ? draw_two_even(cluster.serving, loads, random)
                         : choose(cluster.serving, cluster.near, loads, random);
   if (needs.stay)
     if (const NodeState* node = cluster.find(*needs.stay);
         node != nullptr && cluster.may_serve_reads(*node) &&
-        (needs.however_late || cluster.close_enough(*node, needs.max_lag)) &&
+        close_enough(*node, needs) &&
         (needs.groups == 0 || (node->groups & needs.groups) != 0)) {
       const auto place = static_cast<std::size_t>(node - cluster.nodes.data());
       if (place >= 64 || (needs.excluded >> place & 1) == 0)
-        return {node->id, ReadReason::same_replica, is_better_elsewhere(cluster, loads, node->id, random)};
+        return {node->id, ReadReason::same_replica, is_better_elsewhere(cluster, loads, node->id, needs.excluded, random)};
     }
 
   const NodeState* const primary = cluster.primary ? cluster.find(*cluster.primary) : nullptr;
@@ -226,7 +233,7 @@ ReadChoice choose_replica(const ClusterState& cluster, const ReadNeeds& needs,
       any_open = true;
       if (needs.groups != 0 && (node.groups & needs.groups) == 0) continue;
       any_meant = true;
-      if (!needs.however_late && !cluster.close_enough(node, needs.max_lag)) continue;
+      if (!close_enough(node, needs)) continue;
       any_close = true;
       soon |= follows(node) && node.lag && *node.lag <= needs.close;
       if (needs.pending) continue;

@@ -71,8 +71,10 @@ struct ReadNeeds {
   Millis close{};        // see ReadChoice::soon
   // bit i: the i-th node of the cluster must not serve (it just failed there)
   std::uint64_t excluded = 0;
-  Millis max_lag{0};               // 0: as configured
+  Millis max_lag{0};               // of a replica that serves; 0: as configured
   std::uint64_t groups = 0;        // only nodes of one of these groups (Topology::group); 0: of any
+  Millis tolerated{0};             // nor keeps a lag up to this a replica from serving,
+  std::uint64_t tolerated_bytes = 0;  // if it is up to this, too; 0: any
   bool however_late = false;       // lag does not matter
 
   void satisfy(const Floor& session) {

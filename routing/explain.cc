@@ -23,7 +23,8 @@ bool begins(const Facts& facts) {
   return facts.step == TransactionStep::begin || facts.step == TransactionStep::begin_read_write;
 }
 
-std::string describe(const ClusterState& cluster, std::size_t place, const ReadNeeds& needs, const NodeLoads& loads) {
+std::string describe(const ClusterState& cluster, std::size_t place, const ReadNeeds& needs, bool kept_from,
+                     const NodeLoads& loads) {
   const NodeState& node = cluster.nodes[place];
   std::string text;
   if (cluster.primary == node.id) {
@@ -33,6 +34,7 @@ std::string describe(const ClusterState& cluster, std::size_t place, const ReadN
   }
   const ReadReason why = judge(cluster, place, needs, loads);
   text = why == ReadReason::fresh_replica ? "eligible" : "not eligible: " + std::string(name(why));
+  if (kept_from) text = "not eligible: kept from this class or tenant";
   text += " (role=" + std::string(name(node.role)) + " health=" + std::string(name(node.health));
   text += " lag=" + (node.lag ? conf::print(*node.lag) : "unknown");
   text += " replayed=" + print(node.replayed);
@@ -96,10 +98,12 @@ std::vector<RouteRow> explain_route(const RouteQuestion& question, const NodeLoa
   if (needs.floor != Lsn{}) row("floor", print(needs.floor));
   if (decision.target == Target::replica) {
     std::minstd_rand random;
+    needs.excluded |= question.kept_from;
     row("read_choice", std::string(name(choose_replica(cluster, needs, loads, random).why)));
   }
   for (std::size_t i = 0; i < cluster.nodes.size(); ++i)
-    row("candidate " + cluster.nodes[i].address.name(), describe(cluster, i, needs, loads));
+    row("candidate " + cluster.nodes[i].address.name(),
+        describe(cluster, i, needs, i < 64 && (question.kept_from >> i & 1) != 0, loads));
   return rows;
 }
 

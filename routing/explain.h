@@ -24,6 +24,7 @@ struct RouteQuestion {
   std::uint64_t groups = 0;    // as in ReadNeeds
   const ClusterState* cluster = nullptr;  // null: it is not known (yet)
   std::uint64_t excluded = 0;  // as in ReadNeeds
+  std::uint64_t kept_from = 0;  // the same, because they are another class's own or outside the tenant's subset
   bool dry_run = false;
 };
 

@@ -3,6 +3,14 @@
 #include <algorithm>
 
 namespace routing {
+namespace {
+
+// A node is crowded when others have three times as many statements at work there as at half of its peers, and ten more:
+// with a few each, counted every few seconds, three times is chance. It keeps half of its share: were it left out, each
+// process would see the reads of the others crowd the rest, and all would go to and fro.
+constexpr std::int64_t kFarAbove = 3, kNoise = 10;
+
+}  // namespace
 
 std::string_view name(NodeRole role) {
   switch (role) {
@@ -55,8 +63,32 @@ void ClusterState::keep_serving(std::size_t least) {
   }
 }
 
+void ClusterState::find_crowded() {
+  // By what is asked of it: a node with twice the weight may have twice the work. In 10,000ths.
+  const auto part = [](const NodeState& node) { return std::max<std::int64_t>(1, std::int64_t{node.weight} * node.ramp); };
+  const auto is_peer = [this](const NodeState& node) { return serves_reads(node) && node.active; };
+  std::vector<std::int64_t> counts;
+  for (NodeState& node : nodes) {
+    node.crowded = false;
+    if (is_peer(node)) counts.push_back(*node.active * 10'000 / part(node));
+  }
+  if (counts.size() < 2) return;
+  std::ranges::sort(counts);
+  const std::size_t middle = (counts.size() - 2) / 2;
+  for (NodeState& node : nodes) {
+    if (!is_peer(node)) continue;
+    const auto own = std::ranges::lower_bound(counts, *node.active * 10'000 / part(node));
+    const auto place = static_cast<std::size_t>(own - counts.begin());
+    const std::int64_t median = counts[middle + (middle >= place ? 1 : 0)];  // of the others
+    node.crowded = *node.active >= kFarAbove * median * part(node) / 10'000 + kNoise;
+  }
+}
+
 void ClusterState::find_serving() {
-  const auto effective = [](const NodeState& node) { return std::uint32_t{node.weight} * node.ramp; };
+  find_crowded();
+  const auto effective = [](const NodeState& node) {
+    return std::uint32_t{node.weight} * node.ramp / (node.crowded ? 2 : 1);
+  };
   // One that has just missed a probe is passed over, unless they all have.
   bool others = false;
   for (const NodeState& node : nodes) others |= serves_reads(node) && !node.late;

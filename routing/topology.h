@@ -61,6 +61,9 @@ struct NodeState {
   bool drained = false;          // by an operator: no new statements, idle servers are closed
   // Of a probe that is due an answer for too long: the node may have stalled. No new reads while others serve.
   bool late = false;
+  std::optional<std::int64_t> active{};  // statements that others have at work there; nothing: not known
+  // Far more of them than at its peers: half of its share. find_serving() finds it out.
+  bool crowded = false;
   BreakerState breaker = BreakerState::closed;
   // It has left recovery and nobody has accepted it as primary yet. What it served as a replica it still has: reads
   // outside transactions go on there. `replayed` is where it left, and its probes say nothing new.
@@ -69,6 +72,7 @@ struct NodeState {
   std::uint16_t ramp = 100;      // percent of its weight that it has now: slow start
   std::uint16_t share = kFullShare;  // both, beside the others' that serve: find_serving()
   std::uint64_t groups = 0;      // a bit for each of its groups: Topology::group()
+  std::uint64_t key = 0;         // of its address: subset.h
   bool nearby = false;           // in the proxy's own zone
   std::array<std::uint64_t, kBreakerReasons> ejections{};  // so far, by BreakerReason
   Lsn replayed;                  // of a replica, at its last probe; zero when that connection is lost
@@ -101,6 +105,7 @@ struct ClusterState {
   bool even = true;                // all have the same share, and none is nearer than another
   std::uint64_t promoted = 0;      // bit i: the i-th node is NodeState::promoted
   void find_serving();
+  void find_crowded();
   // Where lag leaves fewer than `least` replicas serving, those that are least late serve too. Before
   // find_serving().
   void keep_serving(std::size_t least);
@@ -146,6 +151,12 @@ struct ClusterState {
   }
   static bool close_enough(const NodeState& node, Millis max_lag) {
     return max_lag.count() == 0 ? node.lag_ok : node.lag && *node.lag <= max_lag;
+  }
+  // Bit i of `nodes_by_place` is the i-th node's.
+  bool is_among(std::uint64_t nodes_by_place, NodeId id) const {
+    const NodeState* const node = find(id);
+    const auto place = static_cast<std::size_t>(node - nodes.data());
+    return node != nullptr && place < 64 && (nodes_by_place >> place & 1) != 0;
   }
   const NodeState* find(NodeId id) const {
     // Where it is, unless there are several clusters or nodes have been removed.

@@ -154,8 +154,10 @@ class Generator {
     static constexpr std::string_view kPrimaryOnly[] = {"prepare transaction", "set transaction read write",
                                                         "listen",              "notify",
                                                         "select pg_notify",    "lock table"};
-    return sql.ends_with(" from stdin") ||
-           std::ranges::any_of(kPrimaryOnly, [sql](std::string_view one) { return sql.starts_with(one); });
+    static constexpr std::string_view kEnds[] = {"commit", "end", "abort", "rollback"};
+    const auto begins_with = [sql](std::string_view one) { return sql.starts_with(one); };
+    return sql.ends_with(" from stdin") || std::ranges::any_of(kPrimaryOnly, begins_with) ||
+           (followed_ && std::ranges::any_of(kEnds, begins_with) && sql.find(" to ") == sql.npos);
   }
 
   Sql any_statement() {
@@ -612,6 +614,7 @@ class Generator {
   void add(Script* script) {
     std::vector<Sent> messages;
     const auto form = static_cast<Form>(draw(forms_));
+    followed_ = form != Form::simple && form != Form::unnamed;
     switch (form) {
       case Form::simple: {
         const Sql sql = statement();
@@ -736,6 +739,7 @@ class Generator {
   std::array<std::size_t, kForms> forms_{};
   std::vector<Known> known_;
   bool has_startup_values_ = false;
+  bool followed_ = false;  // by others, without a Sync in between
 };
 
 }  // namespace

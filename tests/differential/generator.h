@@ -49,6 +49,8 @@ inline constexpr Exclusion kExclusions[] = {
      "and Postgres does not do on standbys (PREPARE TRANSACTION, SET TRANSACTION READ WRITE, LISTEN, NOTIFY, LOCK), "
      "or refuses there in other words (COPY FROM)",
      "Such a transaction runs on a replica from its BEGIN, and the client hears the standby's refusal."},
+    {"with replicas: what follows the end of a READ ONLY transaction without a Sync in between",
+     "The whole sequence goes where the transaction is, and a write there is refused (25006)."},
     {"whether a setting with a dot in its name is unknown, or empty",
      "A server that has once been told of it knows it, whoever asks."},
 };

@@ -361,6 +361,76 @@ TEST_SUITE("integration/admission") {
     CHECK(low.exec(kOnPrimary).ok());  // what must go to the primary goes there
   }
 
+  TEST_CASE("who waits long at a replica is not moved to one that another class has to itself") {
+    PgCluster& cluster = shared_cluster();
+    ProxyProcess proxy(config()
+                           .set("class.low", "nodes", "[" + quoted(cluster.address(2)) + "]")
+                           .set("pool", "size", "1"));
+    REQUIRE(proxy.ready(2));
+    const auto ask = [&proxy](std::size_t) {
+      Connection client = proxy.connect("app", "app", "sslmode=disable options=-cpgsluice.consistency=eventual");
+      for (int i = 0; i < 10; ++i) {
+        const std::string node = client.scalar("select inet_server_port() from pg_sleep(0.01)");
+        if (node == std::to_string(shared_cluster().port(2))) return std::string("at the other class's");
+      }
+      return std::string();
+    };
+    CHECK(joined(at_once(8, ask)) == "");
+  }
+
+  TEST_CASE("a tenant with a subset of the replicas reads there alone, also when they are gone") {
+    PgCluster cluster({.replicas = 2});
+    ProxyProcess proxy(config_for(cluster)
+                           .set("limits", "loop_delay", "0")
+                           .set("tenant", "by", "\"application_name\"")
+                           .set("tenant", "replicas", "1")
+                           .set("tenant.everywhere", "replicas", "0"));
+    REQUIRE(proxy.ready(2));
+    const auto of_tenant = [&proxy](const std::string& name) {
+      return proxy.connect("app", "app", "sslmode=disable application_name=" + name +
+                                             " options=-cpgsluice.consistency=eventual");
+    };
+    const auto reads_at = [&cluster](Connection& client) {
+      std::set<std::string> nodes;
+      for (int i = 0; i < 40; ++i) nodes.insert(who_answers(cluster, client));
+      return nodes;
+    };
+    const std::set<std::string> both = {"replica1", "replica2"};
+    Connection everywhere = of_tenant("everywhere");
+    CHECK(reads_at(everywhere) == both);
+    std::set<std::string> seen;
+    std::string confined;  // one whose replica is the first
+    for (int i = 0; i < 20; ++i) {
+      const std::string name = "tenant" + std::to_string(i);
+      Connection client = of_tenant(name);
+      const std::set<std::string> nodes = reads_at(client);
+      REQUIRE(nodes.size() == 1);
+      Connection again = of_tenant(name);
+      CHECK(reads_at(again) == nodes);
+      seen.insert(nodes.begin(), nodes.end());
+      if (*nodes.begin() == "replica1") confined = name;
+    }
+    CHECK(seen == both);
+    REQUIRE(confined != "");
+    const Result tenants = proxy.console().exec("SHOW TENANTS");
+    for (int row = 0; row < tenants.rows(); ++row)
+      CHECK(tenants.at(row, "replicas") == (tenants.at(row, "tenant") == "everywhere" ? "0" : "1"));
+    Connection client = of_tenant(confined);
+    const auto says = [&client](const std::string& node) {
+      const Result told = client.exec("explain route select 1");
+      for (int row = 0; row < told.rows(); ++row)
+        if (told.at(row, "property") == "candidate " + node) return told.at(row, "value");
+      return std::string();
+    };
+    CHECK(says(cluster.address(1)).starts_with("eligible"));
+    CHECK(says(cluster.address(2)).starts_with("not eligible: kept from this class or tenant"));
+    cluster.crash(1);
+    CHECK(eventually([&] { return reads_at(client) == std::set<std::string>{"primary"}; }));
+    CHECK(eventually([&] { return reads_at(everywhere) == std::set<std::string>{"replica2"}; }));
+    cluster.start(1);
+    CHECK(eventually([&] { return reads_at(client) == std::set<std::string>{"replica1"}; }));
+  }
+
   TEST_CASE("where half of the replicas are out, sheddable statements are not served, until they are back") {
     PgCluster cluster({.replicas = 2});
     ProxyProcess proxy(
@@ -382,6 +452,39 @@ TEST_SUITE("integration/admission") {
     cluster.start(2);
     CHECK(eventually([&] { return state(console, "protection_level") == "0"; }));
     CHECK(eventually([&] { return sheddable.exec("select 1").ok(); }));
+  }
+
+  TEST_CASE("a process that protects itself reads eventually from replicas that are up to twice as late") {
+    PgCluster cluster({.replicas = 1});
+    cluster.set(1, "recovery_min_apply_delay = '3s'\n");
+    ProxyProcess proxy(config_for(cluster)
+                           .set("", "workers", "1")
+                           .set("limits", "loop_delay", "0")
+                           .set("limits", "protection_hold", "\"100ms\"")
+                           .set("user.app", "class", "\"critical\"")
+                           .set("routing", "max_lag", "\"2s\""));
+    Connection console = proxy.console();
+    const auto with = [&proxy](const std::string& consistency) {
+      return proxy.connect("app", "app", "sslmode=disable options=-cpgsluice.consistency=" + consistency);
+    };
+    Connection eventual = with("eventual"), session = with("session");
+    REQUIRE(eventual.ok());
+    REQUIRE(session.ok());
+    Connection writer(cluster.conninfo(0, "app"));
+    CHECK(writer.exec("create table late_by_three (n int)").ok());
+    // A node that has everything is not late: the lag is seen while there is something to replay.
+    const auto reads_at = [&](Connection& client) {
+      (void)writer.exec("insert into late_by_three values (1)");
+      return who_answers(cluster, client);
+    };
+    REQUIRE(eventually([&] { return reads_at(eventual) == "primary"; }));
+    REQUIRE(stays([&] { return reads_at(eventual) == "primary"; }, 500ms));
+    REQUIRE(console.exec("set limits.memory = '1MiB'").ok());
+    CHECK(eventually([&] { return reads_at(eventual) == "replica1"; }));
+    CHECK(reads_at(session) == "primary");
+    REQUIRE(console.exec("set limits.memory = '0'").ok());
+    CHECK(eventually([&] { return reads_at(eventual) == "primary"; }));
+    cluster.set(1, "recovery_min_apply_delay = 0\n");
   }
 
   TEST_CASE(

@@ -225,6 +225,26 @@ TEST_SUITE("integration/cancel") {
     gate.release();
   }
 
+  TEST_CASE("requirement 21: however often a statement is cancelled, few cancels are under way for it") {
+    PgCluster& cluster = shared_cluster();
+    Gate gate(cluster.port(0));
+    ProxyProcess proxy(config_for(cluster).servers({gate.address()}));
+    REQUIRE(proxy.ready(0));
+    LateCancel late(proxy, gate);
+    constexpr int kFlood = 60;
+    for (int i = 0; i < kFlood; ++i) {
+      RawClient canceller(proxy.port());
+      canceller.send(cancel_request(late.client.pid, late.client.key));
+    }
+    const auto count = [&proxy](const std::string& what) {
+      return metric(proxy.metrics(), "pgsluice_cancels_" + what + "_total").value_or(0);
+    };
+    CHECK(eventually([&] { return count("received") == 1 + kFlood; }));
+    CHECK(count("forwarded") <= 4);
+    gate.release();
+    CHECK(late.canceller.wait_closed());
+  }
+
   TEST_CASE("requirement 21: the keys of two clients differ and cannot be told from each other") {
     ProxyProcess proxy(config_for(shared_cluster()));
     std::set<std::pair<std::uint32_t, std::uint32_t>> keys;

@@ -186,6 +186,7 @@ TEST_SUITE("integration/digest") {
     CHECK(eventually([&console] { return console.exec("SHOW BLOCKS").at(0, "running") == "1"; }));
     for (std::size_t i = 1; i < 4; ++i)
       CHECK(wrong_with(clients[i].exec("select pg_sleep(0) as slow"), "digest_concurrency", "console:postgres") == "");
+    CHECK(eventually([] { return is_at_work(shared_cluster(), "select pg_sleep(30) as slow"); }));
     CHECK(clients[0].cancel());
     CHECK(clients[0].finish().code() == "57014");
     CHECK(eventually([&console] { return console.exec("SHOW BLOCKS").at(0, "running") == "0"; }));

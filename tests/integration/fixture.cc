@@ -56,6 +56,14 @@ int backends(const PgCluster& cluster, std::size_t node, const std::string& user
                        .c_str());
 }
 
+bool is_at_work(const PgCluster& cluster, const std::string& statement) {
+  for (std::size_t node = 0; node < cluster.size(); ++node)
+    if (cluster.ask(node, "select count(*) from pg_stat_activity where state = 'active' and query = $$" + statement +
+                              "$$") != "0")
+      return true;
+  return false;
+}
+
 long resident_kib(pid_t pid) {
   const std::string status = read_file("/proc/" + std::to_string(pid) + "/status");
   const std::size_t at = status.find("VmRSS:");

@@ -40,6 +40,9 @@ std::string node_name(const PgCluster& cluster, const std::string& port);
 // Backends of `user` on a node now, asked for past the proxy.
 int backends(const PgCluster& cluster, std::size_t node, const std::string& user = "app");
 
+// A node has begun `statement`, and has not ended it. A cancel that comes before is none: Postgres, too, ignores it.
+bool is_at_work(const PgCluster& cluster, const std::string& statement);
+
 // Resident memory of a process in KiB.
 long resident_kib(pid_t pid);
 

@@ -146,6 +146,29 @@ TEST_SUITE("integration/healing") {
     CHECK(client.scalar("select 1") == "1");
   }
 
+  TEST_CASE("requirement 30: 0A000 and 55000 of recovery, too, are answered by the primary") {
+    Table table(nodes(), "healing_unlogged", "n int", "values (1)");
+    Connection owner(nodes().conninfo(0, "app"));
+    CHECK(owner.exec("alter table healing_unlogged set unlogged").ok());
+    const auto make = [&owner](const std::string& name, const std::string& body) {
+      CHECK(owner.exec("create or replace function " + name + "() returns text language plpgsql stable as $$ begin "
+                       "perform " + body + "; return current_setting('port'); end $$").ok());
+    };
+    make("healing_of_unlogged", "n from healing_unlogged");
+    make("healing_of_wal", "pg_current_wal_lsn()");
+    nodes().wait_replicated();
+    for (const auto& [function, code] : {std::pair{"healing_of_unlogged", "0A000"}, {"healing_of_wal", "55000"}}) {
+      CAPTURE(function);
+      const std::string ask = std::string("select ") + function + "()";
+      CHECK(Connection(nodes().conninfo(1, "app")).exec(ask).code() == code);
+      Healing healing;
+      REQUIRE(knows(healing.proxy, function));
+      CHECK(node_name(nodes(), healing.proxy.connect().scalar(ask)) == "primary");
+      CHECK(retries(healing.proxy, "served", "wrong_node") == 1);
+    }
+    CHECK(owner.exec("drop function healing_of_unlogged(), healing_of_wal()").ok());
+  }
+
   TEST_CASE("requirement 30: a read that writes in hiding runs once, on the primary") {
     LyingFunction lies;
     Healing healing;

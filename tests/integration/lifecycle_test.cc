@@ -324,6 +324,9 @@ TEST_SUITE("integration/lifecycle") {
   TEST_CASE("KILL closes clients and servers of a database at once and pauses it; KILL CLIENT closes one") {
     ProxyProcess proxy(config_for(shared_cluster()).set("", "workers", "2"));
     REQUIRE(proxy.ready(2));
+    // So many that both workers have some: a worker that has let nobody in yet could not do so while it is paused.
+    std::vector<Connection> many;
+    for (int i = 0; i < 6; ++i) many.push_back(proxy.connect());
     Connection busy = proxy.connect(), idle = proxy.connect(), other = proxy.connect("app", "postgres");
     CHECK(idle.scalar("select 1") == "1");
     REQUIRE(busy.send("select pg_sleep(60)"));
@@ -633,6 +636,21 @@ TEST_SUITE("integration/lifecycle") {
     REQUIRE(kill(next, SIGTERM) == 0);
     CHECK(manager.hear("STOPPING=1") != "");
     CHECK(eventually([&proxy] { return !RawClient(proxy.port()).connected(); }));
+  }
+
+  TEST_CASE("connections that come while it stops do no harm") {
+    for (int round = 0; round < 20; ++round) {
+      ProxyProcess proxy(config_for(shared_cluster()));
+      std::atomic<bool> gone{false};
+      std::vector<std::thread> knocking;
+      for (int i = 0; i < 4; ++i)
+        knocking.emplace_back([&] {
+          while (!gone) gone = !RawClient(proxy.port()).connected();
+        });
+      proxy.signal(SIGTERM);
+      CHECK(proxy.wait(10s) == 0);
+      for (std::thread& thread : knocking) thread.join();
+    }
   }
 
   TEST_CASE("requirement 37: connections that are gone before they are accepted do no harm") {

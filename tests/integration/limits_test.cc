@@ -289,8 +289,8 @@ TEST_SUITE("integration/limits") {
       RawClient ssl(proxy.port());
       ssl.send(ssl_request());
       CHECK(ssl.read_byte() == 'N');
-      REQUIRE(one.send("select pg_sleep(30)"));
-      CHECK(stays([&one] { return one.busy(); }, 100ms));
+      REQUIRE(one.send("select pg_sleep(30) as one_of_two"));
+      CHECK(eventually([] { return is_at_work(shared_cluster(), "select pg_sleep(30) as one_of_two"); }));
       CHECK(one.cancel());
       CHECK(one.finish().code() == "57014");
       // Another address is none of theirs; and neither are unix sockets, which together are one.

@@ -179,6 +179,8 @@ TEST_SUITE("integration/routing") {
     for (const std::string begin : {"begin read only", "start transaction read only",
                                     "begin isolation level repeatable read read only"}) {
       CAPTURE(begin);
+      // What it has seen on the primary a replica must have replayed first.
+      CHECK(eventually([&] { return kReplicas.count(*inside(begin).begin()) == 1; }, 25s));
       for (int i = 0; i < 4; ++i) {
         const auto found = inside(begin);
         CHECK(found.size() == 1);

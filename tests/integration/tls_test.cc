@@ -101,6 +101,21 @@ TEST_SUITE("integration/tls") {
     CHECK(proxy.connect("app", "app", "sslmode=require").scalar("select 1") == "1");
   }
 
+  TEST_CASE("when many log in at once a turn takes some of them, and nobody is left out") {
+    ProxyProcess proxy(client_tls("require").set("", "workers", "1"));
+    const auto log_in = [&proxy](std::size_t) {
+      for (int i = 0; i < 5; ++i) {
+        Connection client = proxy.connect("app", "app", "sslmode=require");
+        if (client.scalar("select 1") != "1") return client.error() + "?";
+      }
+      return std::string();
+    };
+    CHECK(eventually([&] {
+      CHECK(joined(at_once(32, log_in)) == "");
+      return metric(proxy.metrics(), "pgsluice_logins_deferred_total").value_or(0) > 0;
+    }));
+  }
+
   TEST_CASE("garbage instead of a TLS hello ends that connection only") {
     ProxyProcess proxy(client_tls("prefer").set("listen", "login_timeout", "\"1s\""));
     for (const std::string& bytes :

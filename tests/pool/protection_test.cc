@@ -101,4 +101,17 @@ TEST_SUITE("pool/protection") {
     CHECK(lowest_served(4) == Priority::critical);
     CHECK_FALSE(lets_in(4));
   }
+
+  TEST_CASE("a level gives up what those below it do, and from the third on eventual reads may be twice as late") {
+    for (int level = 0; level <= kMaxProtection; ++level) {
+      CAPTURE(level);
+      CHECK(lowest_served(level) == (level == 0   ? Priority::sheddable
+                                     : level == 1 ? Priority::low
+                                     : level < 4  ? Priority::high
+                                                  : Priority::critical));
+      CHECK(may_run_again(level) == (level == 0));
+      CHECK(lag_tolerance(level) == (level < 3 ? 1 : 2));
+      CHECK(lets_in(level) == (level < 4));
+    }
+  }
 }

@@ -2,8 +2,11 @@
 
 #include <doctest/doctest.h>
 
+#include <array>
 #include <map>
 #include <memory>
+#include <optional>
+#include <string>
 #include <vector>
 
 using namespace routing;
@@ -109,6 +112,19 @@ TEST_SUITE("routing/chooser") {
     CHECK(why(cluster, {.max_lag = 1min}) == ReadReason::fresh_replica);
     cluster.nodes[2].lag = std::nullopt;  // unknown is never zero
     CHECK(why(cluster, {.max_lag = 1h}) == ReadReason::all_lagging);
+  }
+
+  TEST_CASE("a lag that is tolerated adds replicas to those that serve anyhow") {
+    ClusterState cluster = with_replicas(1);
+    cluster.nodes[1].lag = 1min;  // kept, as one of the last
+    cluster.find_serving();
+    CHECK(why(cluster, {.tolerated = 3s}) == ReadReason::fresh_replica);
+    cluster.nodes[1].lag_ok = false;
+    cluster.find_serving();
+    CHECK(why(cluster, {.tolerated = 59s}) == ReadReason::all_lagging);
+    CHECK(why(cluster, {.tolerated = 1min}) == ReadReason::fresh_replica);
+    cluster.nodes[1].lag = std::nullopt;  // unknown is never zero
+    CHECK(why(cluster, {.tolerated = 1h}) == ReadReason::all_lagging);
   }
 
   TEST_CASE("each reason to have no replica has its own word") {
@@ -419,6 +435,41 @@ TEST_SUITE("routing/chooser") {
     cluster.nodes[2].late = true;
     cluster.find_serving();
     CHECK(ids(cluster).size() == 2);
+  }
+
+  TEST_CASE("a node at which others have far more statements at work than at its peers has half of its share") {
+    ClusterState cluster = with_replicas(3);
+    const auto crowded = [&cluster](std::array<std::optional<std::int64_t>, 3> active) {
+      for (std::size_t i = 0; i < active.size(); ++i) cluster.nodes[i + 1].active = active[i];
+      cluster.find_serving();
+      std::string which;
+      for (std::size_t i = 1; i < cluster.nodes.size(); ++i) which += cluster.nodes[i].crowded ? '1' : '0';
+      return which;
+    };
+    CHECK(crowded({4, 4, 4}) == "000");
+    CHECK(crowded({0, 0, 9}) == "000");   // few
+    CHECK(crowded({0, 0, 10}) == "001");
+    CHECK(crowded({4, 21, 4}) == "000");
+    CHECK(crowded({4, 22, 4}) == "010");
+    CHECK(crowded({22, 22, 4}) == "110");  // half of the others has four
+    CHECK(crowded({std::nullopt, 22, 4}) == "010");
+    CHECK(crowded({std::nullopt, 22, std::nullopt}) == "000");  // beside whom?
+    cluster.nodes[2].weight = 300;
+    CHECK(crowded({4, 45, 4}) == "000");
+    CHECK(crowded({4, 46, 4}) == "010");
+    cluster.nodes[2].weight = 5;
+    CHECK(crowded({0, 9, 0}) == "000");
+    cluster.nodes[2].weight = 100;
+    cluster.nodes[1].ramp = 10;  // slow start: it has less, and that makes nobody else crowded
+    CHECK(crowded({4, 40, 40}) == "000");
+    cluster.nodes[1].ramp = 100;
+
+    REQUIRE(crowded({4, 40, 4}) == "010");
+    REQUIRE(cluster.serving.size() == 3);
+    CHECK(cluster.nodes[2].share * 2 == cluster.nodes[1].share);
+    CHECK(cluster.nodes[3].share == cluster.nodes[1].share);
+    // What two processes send moves to the others, and makes these no crowd: it does not come back in a wave.
+    CHECK(crowded({12, 6, 12}) == "000");
   }
 
   TEST_CASE("however late: lag does not matter, floors do") {
