@@ -73,9 +73,15 @@ void Budget::refused(Instant now, conf::Millis pause) {
   if (pause.count() == 0) return;
   std::int64_t moved = cap_moved_.load(relaxed);
   const std::int64_t at = now.time_since_epoch().count();
-  if (cap_.load(relaxed) != 0 && at - moved < conf::Nanos(pause).count()) return;
-  if (!cap_moved_.compare_exchange_strong(moved, at, relaxed)) return;  // another worker does it
-  cap_.store(std::max<std::int64_t>(1, std::min(open(), limit()) * 9 / 10), relaxed);
+  const bool due = cap_.load(relaxed) == 0 || at - moved >= conf::Nanos(pause).count();
+  if (due && cap_moved_.compare_exchange_strong(moved, at, relaxed)) {
+    cap_.store(std::max<std::int64_t>(1, std::min(open(), limit()) * 9 / 10), relaxed);
+    return;
+  }
+  // Those that were begun at the same time counted then, and are refused now.
+  const std::int64_t left = std::max<std::int64_t>(1, open());
+  for (std::int64_t cap = cap_.load(relaxed); cap > left;)
+    if (cap_.compare_exchange_weak(cap, left, relaxed)) return;
 }
 
 void Budget::recover(Instant now, conf::Millis pause) {

@@ -105,8 +105,9 @@ class Budget {
   Slots& slots() { return slots_; }
   const Slots& slots() const { return slots_; }
 
-  // The node had no room for one more (53300): from now on nine tenths of the servers that there are, one at
-  // least, must do. Once per `pause`, since a full node refuses many at once.
+  // The node had no room for one more (53300; it is not counted any more): from now on nine tenths of the servers
+  // that there are, one at least, must do. A full node refuses many at once: until `pause` has passed, the others
+  // that it refuses only leave no more than those that there are then.
   void refused(Instant now, conf::Millis pause);
   // Lets the pool have one server more after each `pause` without a refusal, until it is as configured.
   void recover(Instant now, conf::Millis pause);

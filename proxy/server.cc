@@ -218,8 +218,10 @@ void Server::on_readable() {
     return;
   }
   if (more && socket_.reading()) worker_->read_again(*this);
-  // Last: it may give this server to another worker.
+  // Last: it may give this server to another worker, unless a cancel is on its way.
+  const bool has_held_cancels = !held_cancels.empty();
   if (!login_) after_answers();
+  if (has_held_cancels) [[unlikely]] worker_->send_held_cancels(*this);
 }
 
 void Server::login_done() {

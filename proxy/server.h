@@ -232,6 +232,8 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   // --- cancels --------------------------------------------------------------------------------------
   // While a cancel is on its way here the server is not given to anybody else.
   int cancels = 0;
+  // Who asked for those of them that wait until a Query of ours has ended: they are not meant for that.
+  std::vector<ClientId> held_cancels;
 
   // --- handing over to another worker ---------------------------------------------------------------
   void detach();

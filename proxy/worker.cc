@@ -309,14 +309,34 @@ void Worker::cancel(const CancelClient& request) {
   }
   // A flood of cancels for one statement is one cancel.
   constexpr int kCancelsAtOnce = 4;
-  if (client->server == nullptr || client->server->pipeline.nothing_owed() ||
-      client->server->only_ours() ||
-      client->server->cancels >= kCancelsAtOnce) {
+  Server* server = client->server;
+  if (server == nullptr || server->cancels >= kCancelsAtOnce) {
     done();
-    return;
+  } else if (server->pipeline.query_of_ours()) {
+    // Its settings are being restored: without them the statement would run as another, or not at all.
+    ++server->cancels;
+    server->held_cancels.push_back(request.requester);
+  } else if (server->only_ours() || server->pipeline.nothing_owed()) {
+    done();
+  } else {
+    metrics_->cancels_forwarded.add();
+    send_cancel(*server, request.requester);
   }
-  metrics_->cancels_forwarded.add();
-  send_cancel(*client->server, request.requester);
+}
+
+void Worker::send_held_cancels(Server& server) {
+  if (server.pipeline.query_of_ours()) return;
+  const bool too_late = server.client == nullptr || server.only_ours() || server.pipeline.nothing_owed();
+  for (const ClientId& requester : std::exchange(server.held_cancels, {})) {
+    --server.cancels;
+    if (too_late) {
+      cancel_delivered(requester);
+    } else {
+      metrics_->cancels_forwarded.add();
+      send_cancel(server, requester);
+    }
+  }
+  release_if_free(server);
 }
 
 void Worker::cancel_delivered(const ClientId& requester) {
@@ -354,9 +374,13 @@ void Worker::cancel_finished(Canceller& canceller) {
   Server* server = std::exchange(canceller.server, nullptr);
   if (server == nullptr) return;
   --server->cancels;
-  if (server->cancels == 0 && server->client == nullptr && server->pipeline.idle() &&
-      server->state == pool::ServerState::active && !server->is_reset_running())
-    release(*server);
+  release_if_free(*server);
+}
+
+void Worker::release_if_free(Server& server) {
+  if (server.cancels == 0 && server.client == nullptr && server.pipeline.idle() &&
+      server.state == pool::ServerState::active && !server.is_reset_running())
+    release(server);
 }
 
 // --- news ------------------------------------------------------------------------------------------

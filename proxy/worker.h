@@ -234,6 +234,7 @@ class Worker {
   std::uint32_t new_cancel_secret();
   // A server has finished for its client (unlinked already) and is clean.
   void release(Server& server);
+  void release_if_free(Server& server);
   void server_ready(Server& server);
   void server_failed(Server& server, bool node_is_at_fault, std::string_view sqlstate,
                      std::string_view message);
@@ -330,6 +331,8 @@ class Worker {
   void cancel(const CancelClient& request);
   // Sends a cancel for what the server is doing; `requester` is told when it has been delivered.
   void send_cancel(Server& server, std::optional<ClientId> requester);
+  // Sends what was held back while the server worked on a Query of ours, unless it still does.
+  void send_held_cancels(Server& server);
   void cancel_finished(Canceller& canceller);
   CancelKey cancel_key(const Client& client) const;
   void cancel_delivered(const ClientId& requester);

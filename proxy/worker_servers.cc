@@ -306,6 +306,7 @@ void Worker::retire(Server& server, ServerEnd why, std::string_view text) {
   its_pool.move_to(server, pool::ServerState::closing);
   for (const auto& canceller : cancellers_)
     if (canceller->server == &server) canceller->server = nullptr;
+  for (const ClientId& requester : std::exchange(server.held_cancels, {})) cancel_delivered(requester);
   server.close_socket();
   forget_again(server);
   its_pool.remove(server, true);

@@ -108,6 +108,10 @@ class Pipeline {
   // recognised while skipping().)
   std::uint32_t ready_owed() const { return ready_owed_; }
   std::size_t depth() const { return tail_ - head_; }
+  // What the server works on is a Query of ours: whoever asked for more waits for its end.
+  bool query_of_ours() const {
+    return head_ < tail_ && entries_[head_].whom == For::nobody && entries_[head_].request == Request::query;
+  }
   // It is not certain how many answers are still to come, because a COPY has failed that may or may not
   // have read a Sync before: close the connection when it has gone quiet.
   bool uncertain() const { return uncertain_; }

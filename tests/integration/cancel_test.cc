@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <future>
 #include <string_view>
 #include <thread>
 #include <utility>
@@ -189,6 +190,51 @@ TEST_SUITE("integration/cancel") {
     CHECK(some(true, "K\0\0\0\x28"sv) == speaks_it);
     CHECK(some(false, "\0\0\0\x2c\x04\xd2\x16\x2e"sv) == speaks_it);
     CHECK(some(false, "\0\0\0\x10\x04\xd2\x16\x2e"sv) != speaks_it);
+  }
+
+  TEST_CASE("requirement 21: a cancel that comes while the session's settings are restored hits the statement, not them") {
+    PgCluster& cluster = shared_cluster();
+    // What must be certain before the statement runs is waited for, all else goes ahead of it in one write.
+    for (const std::string certain : {"", "set role app"}) {
+      CAPTURE(certain);
+      ProxyProcess proxy(config_for(cluster).servers({cluster.address(0)}).set("pool", "size", "2"));
+      REQUIRE(proxy.ready(0));
+      Connection client = proxy.connect(), other = proxy.connect();
+      REQUIRE(client.exec("begin").ok());  // while the other opens the second server
+      REQUIRE(other.exec("begin").ok());
+      REQUIRE(other.exec("commit").ok());
+      REQUIRE(client.exec("commit").ok());
+      REQUIRE(client.exec("set default_text_search_config = 'pg_catalog.finnish'").ok());
+      if (!certain.empty()) REQUIRE(client.exec(certain).ok());
+      const std::string its_server = client.scalar("select pg_backend_pid()");
+      // Until the server has looked the setting up, it is not there: and cannot be looked up now.
+      Connection lock = cluster.connect(0);
+      REQUIRE(lock.exec("begin; lock table pg_ts_config in access exclusive mode").ok());
+      RawClient holder(proxy.port());
+      REQUIRE(holder.login());
+      std::string held;
+      REQUIRE(eventually([&] {  // whichever is given first
+        holder.send(query_message("begin; select pg_backend_pid()"));
+        for (const Message& message : holder.read_until('Z'))
+          if (message.type == 'D') held = message.columns()[0];
+        if (held == its_server) return true;
+        holder.send(query_message("rollback"));
+        holder.read_until('Z');
+        return false;
+      }));
+      REQUIRE(client.send("select pg_sleep(30)"));
+      REQUIRE(eventually([&] {
+        return cluster.ask(0, "select count(*) from pg_stat_activity where usename = 'app' and state = 'active' and "
+                              "wait_event_type = 'Lock' and query like '%finnish%'") == "1";
+      }));
+      auto is_sent = std::async(std::launch::async, [&client] { return client.cancel(); });
+      CHECK(eventually([&] { return metric(proxy.metrics(), "pgsluice_cancels_received_total") == 1; }));
+      REQUIRE(lock.exec("rollback").ok());
+      CHECK(is_sent.get());
+      const Result result = client.finish();
+      CHECK_MESSAGE(result.code() == "57014", result.scalar());
+      CHECK(client.scalar("show default_text_search_config") == "pg_catalog.finnish");
+    }
   }
 
   TEST_CASE("requirement 21: a server whose cancel is still on its way is nobody else's, so that the next is not hit") {

@@ -42,12 +42,19 @@ TEST_SUITE("pool/connect_pace") {
     budget.refused(now + 10ms, 1s);  // many are refused at once: that is one lesson
     CHECK(budget.limit() == 9);
     CHECK_FALSE(budget.take());
+    // Of those that counted, some were still being made, and are refused, too.
+    for (int i = 0; i < 4; ++i) {
+      budget.give_back();
+      budget.refused(now + 20ms, 1s);
+    }
+    CHECK(budget.limit() == 6);
+    CHECK(budget.open() == 6);
     budget.recover(now + 500ms, 1s);
-    CHECK(budget.limit() == 9);
-    for (int i = 1; i <= 11; ++i) {
+    CHECK(budget.limit() == 6);
+    for (int i = 1; i <= 14; ++i) {
       now += 1s;
       budget.recover(now, 1s);
-      CHECK(budget.limit() == 9 + i);
+      CHECK(budget.limit() == 6 + i);
     }
     CHECK_FALSE(budget.capped());
     CHECK(budget.limit() == 20);

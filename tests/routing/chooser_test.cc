@@ -123,6 +123,10 @@ TEST_SUITE("routing/chooser") {
     cluster.find_serving();
     CHECK(why(cluster, {.tolerated = 59s}) == ReadReason::all_lagging);
     CHECK(why(cluster, {.tolerated = 1min}) == ReadReason::fresh_replica);
+    cluster.nodes[1].lag_bytes = 1000;
+    CHECK(why(cluster, {.tolerated = 1min, .tolerated_bytes = 999}) == ReadReason::all_lagging);
+    CHECK(why(cluster, {.tolerated = 1min, .tolerated_bytes = 1000}) == ReadReason::fresh_replica);
+    CHECK(why(cluster, {.tolerated = 59s, .tolerated_bytes = 1000}) == ReadReason::all_lagging);
     cluster.nodes[1].lag = std::nullopt;  // unknown is never zero
     CHECK(why(cluster, {.tolerated = 1h}) == ReadReason::all_lagging);
   }
@@ -512,7 +516,7 @@ TEST_SUITE("routing/chooser") {
     cluster.find_serving();
     static NodeLoads loads;
     std::minstd_rand random(7);
-    const ReadNeeds needs{.pending = true, .stay = NodeId{1}};
+    ReadNeeds needs{.pending = true, .stay = NodeId{1}};
     const auto leaves = [&] {
       int count = 0;
       for (int i = 0; i < 10'000; ++i) {
@@ -539,6 +543,9 @@ TEST_SUITE("routing/chooser") {
     const int slow = leaves();
     CHECK(slow > 200);
     CHECK(slow < 420);
+    // Never for one that it may not read from.
+    needs.excluded = 1U << 1;
+    CHECK(leaves() == 0);
     loads[1].latency = kNormal;
   }
 }

@@ -4,8 +4,8 @@
 
 namespace support {
 
-// A TCP port on 127.0.0.1 that nobody listened on a moment ago. The system picks it; ports handed
-// out by this process are not handed out again.
+// A TCP port on 127.0.0.1 that nobody listens on. It is not handed out again, by this process or by another
+// that runs tests on this machine, while this process lives.
 std::uint16_t free_port();
 
 }  // namespace support
