@@ -331,81 +331,109 @@ class Loader {
 
   template <class Owner>
   void read(const toml::node& node, const Row<Owner>& row, const std::string& path, Owner& owner) {
-    const bool good = std::visit(
-        [&](const auto& kind) { return read_kind(node, path, kind, kind.field.in(owner)); },
-        row.value);
+    const std::string must_be = expectation(row);
+    const Given given{node, path, must_be};
+    const bool good =
+        std::visit([&](const auto& kind) { return read_kind(given, kind, kind.field.in(owner)); }, row.value);
     said_[path] = {line_of(node), good};
     if (!good || row.presence != Presence::required) return;
-    if (shown_value(row, owner).empty())
-      problem(line_of(node), path + " is empty; it must be " + expectation(row));
+    if (shown_value(row, owner).empty()) problem(line_of(node), path + " is empty; it must be " + must_be);
+  }
+
+  // What stands in the file, where, and what it must be.
+  struct Given {
+    const toml::node& node;
+    const std::string& path;
+    const std::string& must_be;
+  };
+
+  // Each kind of value by what it is read into. The work is done below, once for all owners.
+  template <class O>
+  bool read_kind(const Given& given, const Flag<O>&, bool& field) {
+    return read_flag(given, field);
+  }
+  template <class O, class T>
+  bool read_kind(const Given& given, const Bounded<O, T>& kind, T& field) {
+    return read_number(given, kind.min, kind.max, field);
+  }
+  template <class O, class T>
+  bool read_kind(const Given& given, const Own<O, T>& kind, std::optional<T>& field) {
+    T value{};
+    const bool good = read_number(given, kind.min, kind.max, value);
+    if (good) field = value;
+    return good;
+  }
+  template <class O, class Enum>
+  bool read_kind(const Given& given, const Choice<O, Enum>&, Enum& field) {
+    return read_word(given, field);
+  }
+  template <class O, class Enum>
+  bool read_kind(const Given& given, const OwnChoice<O, Enum>&, std::optional<Enum>& field) {
+    Enum value{};
+    const bool good = read_word(given, value);
+    if (good) field = value;
+    return good;
+  }
+  template <class O>
+  bool read_kind(const Given& given, const Text<O>&, std::string& field) {
+    return read_text(given, field);
+  }
+  template <class O>
+  bool read_kind(const Given& given, const Secret<O>&, std::string& field) {
+    return read_secret(given, field);
+  }
+  template <class O>
+  bool read_kind(const Given& given, const Names<O>&, std::vector<std::string>& field) {
+    return read_names(given, field);
+  }
+  template <class O>
+  bool read_kind(const Given& given, const Networks<O>&, std::vector<Network>& field) {
+    return read_networks(given, field);
+  }
+  template <class O>
+  bool read_kind(const Given& given, const Servers<O>&, std::vector<NodeAddress>& field) {
+    return read_servers(given, field);
   }
 
   // Each says what is wrong itself and returns whether the value was taken.
 
-  template <class Kind>
-  bool wrong(const toml::node& node, const std::string& path, const Kind& kind) {
-    problem(line_of(node), path + " is " + shown(node) + "; it must be " + expectation(kind));
+  bool wrong(const Given& given) {
+    problem(line_of(given.node), given.path + " is " + shown(given.node) + "; it must be " + given.must_be);
     return false;
   }
 
-  template <class O>
-  bool read_kind(const toml::node& node, const std::string& path, const Flag<O>& kind,
-                 bool& field) {
-    const auto* flag = node.as_boolean();
-    if (flag == nullptr) return wrong(node, path, kind);
+  bool read_flag(const Given& given, bool& field) {
+    const auto* flag = given.node.as_boolean();
+    if (flag == nullptr) return wrong(given);
     field = flag->get();
     return true;
   }
 
-  template <class O, class T>
-  bool read_kind(const toml::node& node, const std::string& path, const Bounded<O, T>& kind,
-                 T& field) {
-    const auto value = number<T>(node);
-    if (!value || *value < kind.min || *value > kind.max) return wrong(node, path, kind);
+  template <class T>
+  bool read_number(const Given& given, T min, T max, T& field) {
+    const auto value = number<T>(given.node);
+    if (!value || *value < min || *value > max) return wrong(given);
     field = *value;
     return true;
   }
 
-  template <class O, class T>
-  bool read_kind(const toml::node& node, const std::string& path, const Own<O, T>& kind,
-                 std::optional<T>& field) {
-    const auto value = number<T>(node);
-    if (!value || *value < kind.min || *value > kind.max) return wrong(node, path, kind);
-    field = value;
-    return true;
-  }
-
-  template <class O, class Enum>
-  bool read_kind(const toml::node& node, const std::string& path, const Choice<O, Enum>& kind,
-                 Enum& field) {
-    const auto* text = node.as_string();
+  template <class Enum>
+  bool read_word(const Given& given, Enum& field) {
+    const auto* text = given.node.as_string();
     const auto value = text ? parse_word<Enum>(text->get()) : std::nullopt;
-    if (!value) return wrong(node, path, kind);
+    if (!value) return wrong(given);
     field = *value;
     return true;
   }
 
-  template <class O, class Enum>
-  bool read_kind(const toml::node& node, const std::string& path, const OwnChoice<O, Enum>& kind,
-                 std::optional<Enum>& field) {
-    const auto* text = node.as_string();
-    const auto value = text ? parse_word<Enum>(text->get()) : std::nullopt;
-    if (!value) return wrong(node, path, kind);
-    field = value;
-    return true;
+  bool read_text(const Given& given, std::string& field) {
+    const auto* text = given.node.as_string();
+    if (text == nullptr) return wrong(given);
+    return take_string(given.node, given.path, text->get(), field);
   }
 
-  template <class O>
-  bool read_kind(const toml::node& node, const std::string& path, const Text<O>& kind,
-                 std::string& field) {
-    const auto* text = node.as_string();
-    if (text == nullptr) return wrong(node, path, kind);
-    return take_string(node, path, text->get(), field);
-  }
-
-  template <class O>
-  bool read_kind(const toml::node& node, const std::string& path, const Secret<O>& kind,
-                 std::string& field) {
+  bool read_secret(const Given& given, std::string& field) {
+    const auto& [node, path, must_be] = given;
     if (const auto* text = node.as_string()) return take_string(node, path, text->get(), field);
     const auto* table = node.as_table();
     const auto* env = table && table->size() == 1 ? table->get_as<std::string>("env") : nullptr;
@@ -424,39 +452,34 @@ class Loader {
       return false;
     }
     // Even of a secret that is wrong only the kind is shown.
-    problem(line_of(node),
-            path + " is " + std::string(kind_of(node)) + "; it must be " + expectation(kind));
+    problem(line_of(node), path + " is " + std::string(kind_of(node)) + "; it must be " + must_be);
     return false;
   }
 
-  template <class O>
-  bool read_kind(const toml::node& node, const std::string& path, const Names<O>& kind,
-                 std::vector<std::string>& field) {
-    const auto* list = node.as_array();
-    if (list == nullptr) return wrong(node, path, kind);
+  bool read_names(const Given& given, std::vector<std::string>& field) {
+    const auto* list = given.node.as_array();
+    if (list == nullptr) return wrong(given);
     field.clear();
     for (const toml::node& one : *list) {
       const auto* text = one.as_string();
       if (text == nullptr || text->get().empty()) {
-        problem(line_of(one), path + " has " + shown(one) + "; it must be " + expectation(kind));
+        problem(line_of(one), given.path + " has " + shown(one) + "; it must be " + given.must_be);
         return false;
       }
-      if (!take_string(one, path, text->get(), field.emplace_back())) return false;
+      if (!take_string(one, given.path, text->get(), field.emplace_back())) return false;
     }
     return true;
   }
 
-  template <class O>
-  bool read_kind(const toml::node& node, const std::string& path, const Networks<O>& kind,
-                 std::vector<Network>& field) {
-    const auto* list = node.as_array();
-    if (list == nullptr) return wrong(node, path, kind);
+  bool read_networks(const Given& given, std::vector<Network>& field) {
+    const auto* list = given.node.as_array();
+    if (list == nullptr) return wrong(given);
     for (const toml::node& one : *list) {
       const auto* text = one.as_string();
       const auto network = text ? parse_network(text->get()) : Error{Errc::config, "no string"};
       if (!network) {
-        problem(line_of(one), path + " has " + shown(one) + ", which has " + network.error().message +
-                                  "; it must be " + expectation(kind));
+        problem(line_of(one), given.path + " has " + shown(one) + ", which has " + network.error().message +
+                                  "; it must be " + given.must_be);
         return false;
       }
       field.push_back(*network);
@@ -464,11 +487,9 @@ class Loader {
     return true;
   }
 
-  template <class O>
-  bool read_kind(const toml::node& node, const std::string& path, const Servers<O>& kind,
-                 std::vector<NodeAddress>& field) {
-    const auto* list = node.as_array();
-    if (list == nullptr) return wrong(node, path, kind);
+  bool read_servers(const Given& given, std::vector<NodeAddress>& field) {
+    const auto* list = given.node.as_array();
+    if (list == nullptr) return wrong(given);
     bool good = true;
     for (const toml::node& one : *list) {
       const auto* text = one.as_string();
@@ -480,8 +501,7 @@ class Loader {
         field.push_back(*address);
         continue;
       }
-      problem(line_of(one),
-              path + ": " + address.error().message + "; it must be " + expectation(kind));
+      problem(line_of(one), given.path + ": " + address.error().message + "; it must be " + given.must_be);
       good = false;
     }
     return good;

@@ -66,14 +66,6 @@ std::vector<std::string_view> option_sections() {
   return names;
 }
 
-// The default as TOML; empty where there is none.
-template <class T>
-std::string default_toml(const Row<T>& row) {
-  T scratch{};
-  set_default(row, scratch);
-  return std::visit([&](const auto& kind) { return as_toml(kind.field.in(scratch)); }, row.value);
-}
-
 std::string capitalised(std::string text) {
   if (!text.empty() && text[0] >= 'a' && text[0] <= 'z') text[0] = static_cast<char>(text[0] - 32);
   return text;

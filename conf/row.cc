@@ -1,6 +1,7 @@
 #include "conf/row.h"
 
 #include <algorithm>
+#include <type_traits>
 
 namespace conf {
 namespace {
@@ -97,5 +98,64 @@ std::string expect_words(const std::string_view* words, std::size_t count) {
   }
   return text;
 }
+
+template <class Owner>
+std::string expectation(const Row<Owner>& row) {
+  return std::visit([](const auto& kind) { return expectation(kind); }, row.value);
+}
+
+template <class Owner>
+void set_default(const Row<Owner>& row, Owner& owner) {
+  std::visit(
+      [&owner](const auto& kind) {
+        using T = std::remove_reference_t<decltype(kind.field.in(owner))>;
+        if constexpr (requires { kind.fallback; })
+          kind.field.in(owner) = T(kind.fallback);
+        else
+          kind.field.in(owner) = T{};
+      },
+      row.value);
+}
+
+template <class Owner>
+std::string default_toml(const Row<Owner>& row) {
+  Owner scratch{};
+  set_default(row, scratch);
+  return std::visit([&](const auto& kind) { return as_toml(kind.field.in(scratch)); }, row.value);
+}
+
+template <class Owner>
+std::string shown_value(const Row<Owner>& row, const Owner& owner) {
+  const bool secret = is_secret(row);
+  return std::visit(
+      [&](const auto& kind) -> std::string {
+        const auto& value = kind.field.in(owner);
+        if (secret) return plain(value).empty() ? "" : "***";
+        return plain(value);
+      },
+      row.value);
+}
+
+template <class Owner>
+bool differs(const Row<Owner>& row, const Owner& one, const Owner& other) {
+  return std::visit([&](const auto& kind) { return kind.field.in(one) != kind.field.in(other); }, row.value);
+}
+
+template bool differs(const Row<Settings>&, const Settings&, const Settings&);
+#define ROWS_OF(Owner)                                             \
+  template std::string expectation(const Row<Owner>&);             \
+  template void set_default(const Row<Owner>&, Owner&);            \
+  template std::string default_toml(const Row<Owner>&);            \
+  template std::string shown_value(const Row<Owner>&, const Owner&)
+ROWS_OF(Settings);
+ROWS_OF(ClusterSettings);
+ROWS_OF(NodeSettings);
+ROWS_OF(DatabaseSettings);
+ROWS_OF(UserSettings);
+ROWS_OF(TenantLimits);
+ROWS_OF(ClassSettings);
+ROWS_OF(AuthRule);
+ROWS_OF(RouteRule);
+#undef ROWS_OF
 
 }  // namespace conf

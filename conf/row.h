@@ -4,7 +4,6 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <type_traits>
 #include <variant>
 #include <vector>
 
@@ -237,45 +236,23 @@ std::string expectation(const Servers<O>&) {
          "\"/run/postgresql:5432\"]";
 }
 template <class Owner>
-std::string expectation(const Row<Owner>& row) {
-  return std::visit([](const auto& kind) { return expectation(kind); }, row.value);
-}
-
-template <class Owner>
-void set_default(const Row<Owner>& row, Owner& owner) {
-  std::visit(
-      [&owner](const auto& kind) {
-        using T = std::remove_reference_t<decltype(kind.field.in(owner))>;
-        if constexpr (requires { kind.fallback; })
-          kind.field.in(owner) = T(kind.fallback);
-        else
-          kind.field.in(owner) = T{};
-      },
-      row.value);
-}
-
-template <class Owner>
 bool is_secret(const Row<Owner>& row) {
   return std::holds_alternative<Secret<Owner>>(row.value);
 }
 
+// What a row tells, for each owner that there is: row.cc has them, because they take long to compile.
+template <class Owner>
+std::string expectation(const Row<Owner>& row);
+template <class Owner>
+void set_default(const Row<Owner>& row, Owner& owner);
+// The default as TOML; empty where there is none.
+template <class Owner>
+std::string default_toml(const Row<Owner>& row);
 // The value for people; "***" stands for a secret that is set.
 template <class Owner>
-std::string shown_value(const Row<Owner>& row, const Owner& owner) {
-  return std::visit(
-      [&](const auto& kind) -> std::string {
-        const auto& value = kind.field.in(owner);
-        if (is_secret(row)) return plain(value).empty() ? "" : "***";
-        return plain(value);
-      },
-      row.value);
-}
-
+std::string shown_value(const Row<Owner>& row, const Owner& owner);
 // Differ the two owners in this field? Secrets are compared too.
 template <class Owner>
-bool differs(const Row<Owner>& row, const Owner& one, const Owner& other) {
-  return std::visit([&](const auto& kind) { return kind.field.in(one) != kind.field.in(other); },
-                    row.value);
-}
+bool differs(const Row<Owner>& row, const Owner& one, const Owner& other);
 
 }  // namespace conf
