@@ -301,9 +301,7 @@ void Worker::cancel(const CancelClient& request) {
   if (client->state() == ClientState::waiting && client->server == nullptr) {
     stop_waiting(*client);
     if (std::exchange(client->admitted, false)) pool::leave(*client->tenant);
-    client->refuse(pool::Refusal::canceled, wire::sqlstate::kQueryCanceled,
-                   "canceling statement due to user request");
-    client->refuse_waiting();
+    refuse_canceled(*client);
     done();
     return;
   }
@@ -322,6 +320,11 @@ void Worker::cancel(const CancelClient& request) {
     metrics_->cancels_forwarded.add();
     send_cancel(*server, request.requester);
   }
+}
+
+void Worker::refuse_canceled(Client& client) {
+  client.refuse(pool::Refusal::canceled, wire::sqlstate::kQueryCanceled, "canceling statement due to user request");
+  client.refuse_waiting();
 }
 
 void Worker::send_held_cancels(Server& server) {

@@ -331,6 +331,7 @@ class Worker {
   void cancel(const CancelClient& request);
   // Sends a cancel for what the server is doing; `requester` is told when it has been delivered.
   void send_cancel(Server& server, std::optional<ClientId> requester);
+  void refuse_canceled(Client& client);
   // Sends what was held back while the server worked on a Query of ours, unless it still does.
   void send_held_cancels(Server& server);
   void cancel_finished(Canceller& canceller);

@@ -210,7 +210,12 @@ void Worker::idle_link(Client& client, Server& server) {
   client.touch(now());
   if (client.streaming() || client.broken()) return;  // the rest of a large message must go where it began
   if (client.waiting_for == WaitingFor::replay) {
-    client.forward_waiting();
+    if (server.held_cancels.empty() || must_stay(client)) {
+      client.forward_waiting();
+    } else {  // nothing of it has been sent
+      part(client, server);
+      refuse_canceled(client);
+    }
     return;
   }
   if (client.unsettled) settle_session(client, server);
