@@ -368,6 +368,8 @@ class Forwarding {
       for (const FactsRef& facts : *sent.changes)
         for (const std::string& name : facts->deallocates_names) client_.prepared->deallocate(name);
     }
+    // Postgres 18 (to 18.4) then says that it is idle, and fails whatever comes next (XX000).
+    if (pipeline_.open_sequence()) server_.must_reset = true;
     pipeline_.sent({Request::query});
   }
   // Behind messages without a Sync, and without one of ours that would end what these skip after an error,

@@ -500,7 +500,7 @@ std::size_t Server::relay(std::string_view bytes) {
   if (state == pool::ServerState::closing) return bytes.size();
   if (!replay_error_.empty()) {
     worker_->retire(*this, resetting_ ? ServerEnd::reset_failed : ServerEnd::replay_failed,
-                    "restoring the session's settings: " + replay_error_);
+                    (resetting_ ? "resetting it: " : "restoring the session's settings: ") + replay_error_);
     return bytes.size();
   }
   if (spoiled || !fatal.empty()) {
@@ -818,7 +818,7 @@ void Server::after_answers() {
         return;
       }
       resetting_ = false;
-      unread_text = false;
+      must_reset = false;
       session.assume(worker_->interner().empty());
       statements.clear();
       unnamed_version = 0;

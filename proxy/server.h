@@ -136,7 +136,7 @@ class Server final : public pool::PooledServer, public net::SocketOwner {
   std::unordered_set<std::uint32_t> parsing;  // those of them whose Parse has not been answered
   bool had_last_words = false;        // it has said that it is about to end the connection
   bool blames_client = false;         // and its client has heard it: it has broken the protocol
-  bool unread_text = false;           // ran a text that nobody has read: reset before anybody else gets it
+  bool must_reset = false;            // before anybody else gets it: what it has run may have left anything behind
   std::uint64_t unnamed_version = 0;  // whose unnamed statement it has (Client::unnamed_version)
   std::vector<std::pair<std::string, std::string>> parameters;  // as ParameterStatus told
 

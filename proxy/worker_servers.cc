@@ -72,8 +72,7 @@ void Worker::finished(Server& server, Client* client, InFlight& done, char old_s
   }
   if (routing::any(done.pins) || routing::any(done.may_unpin)) conclude_pins(server, *client, done, old_status);
 
-  // A text that nobody has read may have left anything behind.
-  server.unread_text |= done.unread;
+  server.must_reset |= done.unread;  // a text that nobody has read
   if (done.kind == routing::StatementClass::ddl && !done.failed) {
     client->redefined = true;
     shared_.tell_control(SchemaChanged{client->identity->cluster});
@@ -187,7 +186,7 @@ void Worker::unpin(Client& client, routing::Pin gone) {
 }
 
 void Worker::settle(Server& server) {
-  if (server.unread_text && !server.uncertain()) {
+  if (server.must_reset && !server.uncertain()) {
     server.reset();
   } else {
     release(server);

@@ -149,7 +149,7 @@ class Generator {
 
   // See kExclusions. With replicas every other session has READ ONLY transactions.
   bool is_excluded(std::string_view sql) const {
-    if (nodes_ == Nodes::primary) return false;
+    if (!nodes_.replicas) return false;
     if (!may_only_read_) return sql.find("read only") != sql.npos || sql.find("read_only") != sql.npos;
     static constexpr std::string_view kPrimaryOnly[] = {"prepare transaction", "set transaction read write",
                                                         "listen",              "notify",
@@ -694,6 +694,7 @@ class Generator {
         messages = sequence(one_in(2));
         Sql sql = statement();
         if (sql.copies_in) sql = read();
+        if (nodes_.postgres >= 18) messages.push_back(sync());  // see kExclusions
         messages.push_back(query(sql.text));
         if (one_in(2)) append(&messages, sequence(one_in(2)));
         messages.push_back(sync());

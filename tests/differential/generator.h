@@ -9,7 +9,10 @@
 namespace differential {
 
 // What serves the sessions.
-enum class Nodes : std::uint8_t { primary, primary_and_replicas };
+struct Nodes {
+  bool replicas = false;
+  int postgres = 15;  // its major version
+};
 
 // A random session: the same for the same seed and number. Its tables are those of `slot`, which no two
 // sessions use at the same time; its advisory locks are its own.
@@ -51,6 +54,8 @@ inline constexpr Exclusion kExclusions[] = {
      "Such a transaction runs on a replica from its BEGIN, and the client hears the standby's refusal."},
     {"with replicas: what follows the end of a READ ONLY transaction without a Sync in between",
      "The whole sequence goes where the transaction is, and a write there is refused (25006)."},
+    {"on Postgres 18: a Query in a sequence that no Sync has ended",
+     "Up to 18.4 Postgres then fails the session's next statement (XX000), wherever that runs; here only on that server."},
     {"whether a setting with a dot in its name is unknown, or empty",
      "A server that has once been told of it knows it, whoever asks."},
 };

@@ -49,6 +49,27 @@ TEST_SUITE("integration/pooling") {
     CHECK(most <= 2);
   }
 
+  TEST_CASE("promise 4: a Query in a sequence without a Sync, after which Postgres 18 fails, costs nobody else a statement") {
+    PgCluster& cluster = shared_cluster();
+    ProxyProcess proxy(config_for(cluster).servers({cluster.address(0)}).set("pool", "size", "1"));
+    RawClient client(proxy.port()), other(proxy.port());
+    REQUIRE(client.login());
+    REQUIRE(other.login());
+    client.send(parse_message("", "select 1") + bind_message("", "") + execute_message("") + query_message("select 2") +
+                sync_message());
+    CHECK(types(client.read_until('Z')) == "12DCTDCZ");
+    CHECK(types(client.read_until('Z')) == "Z");
+    // Its server is reset first; where that fails, it is closed.
+    const bool may_fail = std::stoi(cluster.ask(0, "show server_version_num")) >= 180000;
+    CHECK(eventually([&] {
+      const auto closed = metric(proxy.metrics(), "pgsluice_server_closes_total", {"reason=\"reset_failed\""});
+      return (may_fail && closed == 1) ||
+             cluster.ask(0, "select query from pg_stat_activity where usename = 'app'") == "DISCARD ALL";
+    }));
+    other.send(query_message("select 3"));
+    CHECK(types(other.read_until('Z')) == "TDCZ");
+  }
+
   TEST_CASE("a transaction stays on one server, and its server serves nobody else meanwhile") {
     ProxyProcess proxy(config_for(shared_cluster()).set("pool", "size", "1"));
     Connection holder = proxy.connect();
