@@ -767,13 +767,28 @@ void Server::withhold(std::string_view name) {
     restoring_->told.emplace_back(name, known == parameters.end() ? "" : known->second);
 }
 
+namespace {
+
+// Our SET of a list puts a blank behind each comma, whatever stood in the client's start-up packet.
+bool same_list(std::string_view one, std::string_view other) {
+  const auto spaced = [](std::string_view text) {
+    std::string kept;
+    for (const char c : text)
+      if (c != ' ' || kept.empty() || kept.back() != ',') kept += c;
+    return kept;
+  };
+  return spaced(one) == spaced(other);
+}
+
+}  // namespace
+
 // What is different now from what the client was told last, and that its batch is answered.
 void Server::tell_restored(std::string_view* instead) {
   const std::unique_ptr<Restoring> restored = std::move(restoring_);
   instead_.clear();
   for (const auto& [name, value] : parameters) {
     const auto told = std::ranges::find(restored->told, name, &std::pair<std::string, std::string>::first);
-    if (told != restored->told.end() && told->second != value)
+    if (told != restored->told.end() && !same_list(told->second, value))
       wire::append_parameter_status(instead_, {name, value});
   }
   wire::append_ready_for_query(instead_, static_cast<wire::TransactionStatus>(status));

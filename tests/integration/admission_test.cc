@@ -463,6 +463,7 @@ TEST_SUITE("integration/admission") {
                            .set("limits", "protection_hold", "\"100ms\"")
                            .set("user.app", "class", "\"critical\"")
                            .set("routing", "max_lag", "\"2s\""));
+    REQUIRE(proxy.ready(1));
     Connection console = proxy.console();
     const auto with = [&proxy](const std::string& consistency) {
       return proxy.connect("app", "app", "sslmode=disable options=-cpgsluice.consistency=" + consistency);
