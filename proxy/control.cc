@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
-#include <ctime>
 #include <cstring>
+#include <ctime>
+#include <ranges>
+#include <string>
 
 #include <fcntl.h>
 #include <spawn.h>
@@ -629,7 +631,8 @@ void Control::receive(ControlMessage&& message) {
 conf::Status Control::reload(std::vector<std::string>* notes) {
   const auto refused = [this](const conf::Error& error) {
     status_.set_reload(false);
-    log_error("reload: nothing has changed: " + error.message);
+    for (const auto problem : std::views::split(error.message, '\n'))  // a line each
+      log_error("reload: nothing has changed: " + std::string(problem.begin(), problem.end()));
     return error;
   };
   notifier_.say_reloading();

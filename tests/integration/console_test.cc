@@ -496,13 +496,20 @@ TEST_SUITE("integration/console") {
     proxy.rewrite(config.set("pool", "size", "8"));
     proxy.signal(SIGHUP);
     CHECK(eventually([&] { return size() == "8"; }, 5s));
-    proxy.rewrite(config.set("pool", "size", "\"many\""));
+    proxy.rewrite(config.set("pool", "size", "\"many\"").set("routing", "max_lag", "\"very\""));
     const Result refused = proxy.console().exec("RELOAD");
     CHECK(!refused.ok());
     CHECK((refused.message() + refused.detail()).find("pool.size") != std::string::npos);
     CHECK(size() == "8");
     proxy.signal(SIGHUP);
-    CHECK(eventually([&proxy] { return proxy.log().find("pool.size") != std::string::npos; }, 5s));
+    CHECK(eventually([&proxy] { return proxy.log().find("routing.max_lag") != std::string::npos; }, 5s));
+    for (const std::string wrong : {"pool.size is \"many\"", "routing.max_lag is \"very\""}) {  // a line each
+      const std::string log = proxy.log();
+      const std::string until = log.substr(0, log.find(wrong) + wrong.size());
+      const std::string line = until.substr(until.rfind('\n') + 1);
+      CHECK(line.find("error reload: nothing has changed: ") != line.npos);
+      CHECK(line.find(" is \"") == line.rfind(" is \""));
+    }
     CHECK(size() == "8");
     CHECK(stays_connected.scalar("select 1") == "1");
   }
