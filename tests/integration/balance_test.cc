@@ -169,8 +169,8 @@ TEST_SUITE("integration/balance") {
       return served[2] / all;
     };
     REQUIRE(eventually([&] { return readers.count()[2] > 0; }));
-    const double before = share(std::chrono::seconds(seconds));
-    CHECK(before > 0.3);
+    // A moment in which the machine does something else may be either replica's.
+    CHECK(eventually([&] { return share(std::chrono::seconds(seconds)) > 0.3; }));
     gate.delay(std::max<std::chrono::milliseconds>(60ms, 20 * read_takes));  // on a busy machine a read takes long
     CHECK(eventually([&] { return share(500ms) <= 0.1; }, 5s));
     CHECK(share(std::chrono::seconds(seconds)) <= 0.1);  // of a fair half: a fifth
