@@ -35,7 +35,7 @@ struct ListSection {
 };
 
 // Every kind, in the order of the sample file. To add one: its struct and its map in settings.h,
-// its rows and its line in sections.cc; whatever must hold between sections goes into check() in
+// its rows and its line in sections.cc, its line at the end of row.cc; whatever must hold between sections goes into check() in
 // load.cc.
 using Sections = std::tuple<Section<ClusterSettings>, Section<NodeSettings>, Section<DatabaseSettings>,
                             Section<UserSettings>, Section<TenantLimits>, Section<ClassSettings>,
