@@ -160,8 +160,8 @@ void Console::show_fds(const ConsoleCommand& asked) {
 
 // --- nodes, tenants, reasons -----------------------------------------------------------------------
 
-static std::string latency_percent(const routing::NodeLoad& load) {
-  return number(std::uint64_t{load.latency.load(std::memory_order_relaxed)} * 100 / routing::kNormal);
+static std::string percent_of_usual(const std::atomic<std::uint32_t>& latency) {
+  return number(std::uint64_t{latency.load(std::memory_order_relaxed)} * 100 / routing::kNormal);
 }
 
 void Console::show_nodes(const ConsoleCommand& asked) {
@@ -196,7 +196,7 @@ void Console::show_nodes(const ConsoleCommand& asked) {
          optional(node.latency, [](conf::Micros time) { return number(time.count()); }),
          optional(node.last_success, [](conf::Millis age) { return number(age.count()); }),
          number(node.system_id), node.server_version, node.error, drained ? "yes" : "no",
-         node.lag ? std::optional(number(node.lag_bytes)) : std::nullopt, latency_percent(load),
+         node.lag ? std::optional(number(node.lag_bytes)) : std::nullopt, percent_of_usual(load.latency),
          number(static_cast<std::int64_t>(load.limit.load(std::memory_order_relaxed))),
          number(node.settings.weight), number(std::uint64_t{node.ramp}), node.settings.zone,
          conf::plain(node.settings.groups), std::string(name(node.breaker)), node.late ? "yes" : "no",
@@ -225,7 +225,7 @@ void Console::show_breakers(const ConsoleCommand& asked) {
                     std::string(name(node.breaker_why)), number(node.open_for.count()),
                     number(std::uint64_t{node.failures_in_row}), opened(BreakerReason::consecutive_failures),
                     opened(BreakerReason::failure_rate), opened(BreakerReason::latency),
-                    latency_percent(control_.shared().loads[routing::index(node.id)]),
+                    percent_of_usual(control_.shared().loads[routing::index(node.id)].mean),
                     number(std::uint64_t{node.ramp})});
   }
   show(asked, columns::kBreakers, rows);

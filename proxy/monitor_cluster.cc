@@ -440,11 +440,11 @@ void ClusterMonitor::look_at_loads(routing::NodeLoads& loads, std::span<const st
     const std::size_t at = index(node->id);
     loads[at].fade(load_rules_, at < slots.size() ? slots[at] : 0);
     node->in_flight = loads[at].in_flight.load(std::memory_order_relaxed);
-    if (serves(*node)) latencies.push_back(loads[at].latency.load(std::memory_order_relaxed));
+    if (serves(*node)) latencies.push_back(loads[at].mean.load(std::memory_order_relaxed));
   }
   std::ranges::sort(latencies);
   for (const auto& node : nodes_) {
-    const std::uint32_t own = loads[index(node->id)].latency.load(std::memory_order_relaxed);
+    const std::uint32_t own = loads[index(node->id)].mean.load(std::memory_order_relaxed);
     std::uint32_t median = 0;
     if (serves(*node) && latencies.size() > 1) {
       // Without its own: those above it move one place down.

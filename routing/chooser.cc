@@ -126,6 +126,11 @@ bool is_better_elsewhere(const ClusterState& cluster, const NodeLoads& loads, No
   return other != here && 2 * cost(other) <= cost(here);
 }
 
+// A moving average's next value: a sixteenth of the way.
+std::uint32_t toward(std::uint32_t average, std::uint32_t value) {
+  return value > average ? average + (value - average + 15) / 16 : average - (average - value) / 16;
+}
+
 bool close_enough(const NodeState& node, const ReadNeeds& needs) {
   return needs.however_late || ClusterState::close_enough(node, needs.max_lag) ||
          (needs.tolerated.count() > 0 && node.lag && *node.lag <= needs.tolerated &&
@@ -140,16 +145,20 @@ void NodeLoad::observe(std::uint32_t relative, std::uint32_t us) {
   const std::uint32_t next =
       relative > before ? before + (relative - before + 7) / 8 : before - (before - relative) / 256;
   latency.store(next, relaxed);
+  mean.store(toward(mean.load(relaxed), relative), relaxed);
   const std::uint32_t shown = latency_us.load(relaxed);
-  const std::uint32_t shown_next = us > shown ? shown + (us - shown + 15) / 16 : shown - (shown - us) / 16;
-  latency_us.store(shown == 0 ? us : shown_next, relaxed);
+  latency_us.store(shown == 0 ? us : toward(shown, us), relaxed);
 }
 
 void NodeLoad::fade(const LoadRules& rules, std::int32_t slots) {
   const std::uint32_t now = latency.load(relaxed);
   const auto steps = static_cast<std::uint32_t>(std::max<std::int64_t>(1, rules.decay / kFadePeriod));
-  if (now > kNormal) latency.store(now - (now - kNormal + steps - 1) / steps, relaxed);
-  if (now < kNormal) latency.store(now + (kNormal - now + steps - 1) / steps, relaxed);
+  for (std::atomic<std::uint32_t>* average : {&latency, &mean}) {
+    const std::uint32_t value = average->load(relaxed);
+    const std::uint32_t away = value > kNormal ? value - kNormal : kNormal - value;
+    const std::uint32_t step = (away + steps - 1) / steps;
+    if (away > 0) average->store(value > kNormal ? value - step : value + step, relaxed);
+  }
 
   if (rules.least == 0 || slots <= rules.least) return limit.store(0, relaxed);
   const std::int32_t old = limit.load(relaxed) == 0 ? slots : std::min(limit.load(relaxed), slots);

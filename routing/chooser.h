@@ -31,6 +31,9 @@ struct NodeLoad {
   std::atomic<std::int32_t> in_flight{0};  // statements at this node now
   std::atomic<std::int32_t> limit{0};      // more than these go elsewhere while they can; 0: no limit
   std::atomic<std::uint32_t> latency{kNormal};  // peak-sensitive moving average, kNormal is as usual
+  // Plain moving average of the same, for the breaker. On a machine whose answers are late now and then the peaks
+  // of a well node come near the longest that is counted (Baselines::kLongest), and hide one that is always slow.
+  std::atomic<std::uint32_t> mean{kNormal};
   std::atomic<std::uint32_t> latency_us{0};     // moving average of server time, for display; 0: none yet
 
   // A statement took `us` at the node, `relative` to what it usually takes. An eighth of the way up to a

@@ -324,9 +324,16 @@ TEST_SUITE("integration/lifecycle") {
   TEST_CASE("KILL closes clients and servers of a database at once and pauses it; KILL CLIENT closes one") {
     ProxyProcess proxy(config_for(shared_cluster()).set("", "workers", "2"));
     REQUIRE(proxy.ready(2));
-    // So many that both workers have some: a worker that has let nobody in yet could not do so while it is paused.
+    // Until both workers have let somebody in: one that has not could not do so while the database is paused.
     std::vector<Connection> many;
-    for (int i = 0; i < 6; ++i) many.push_back(proxy.connect());
+    REQUIRE(eventually([&] {
+      many.push_back(proxy.connect());
+      std::set<std::string> workers;
+      const Result clients = proxy.console().exec("SHOW CLIENTS");
+      for (int row = 0; row < clients.rows(); ++row)
+        if (clients.at(row, "database") == "app") workers.insert(clients.at(row, "worker"));
+      return workers.size() == 2;
+    }));
     Connection busy = proxy.connect(), idle = proxy.connect(), other = proxy.connect("app", "postgres");
     CHECK(idle.scalar("select 1") == "1");
     REQUIRE(busy.send("select pg_sleep(60)"));

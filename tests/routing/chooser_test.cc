@@ -1,3 +1,4 @@
+#include "routing/breaker.h"
 #include "routing/chooser.h"
 
 #include <doctest/doctest.h>
@@ -508,6 +509,22 @@ TEST_SUITE("routing/chooser") {
     load.observe(~std::uint32_t{0} >> 1, ~std::uint32_t{0} >> 1);
     load.observe(~std::uint32_t{0} >> 1, ~std::uint32_t{0} >> 1);
     CHECK(load.latency > (~std::uint32_t{0} >> 1) / 8);
+  }
+
+  TEST_CASE("late answers now and then hide no slow node from the breaker: their mean is far below always slow") {
+    NodeLoad well, slow;
+    std::uint32_t least = ~std::uint32_t{0}, most = 0;
+    for (int i = 0; i < 4'000; ++i) {
+      well.observe(i % 40 == 0 ? Baselines::kLongest : kNormal, 100);
+      if (i % 40 == 0) slow.observe(20 * kNormal, 2'000);
+      if (i < 2'000) continue;
+      least = std::min(least, slow.mean / well.mean);
+      most = std::max(most, slow.latency / well.latency);
+    }
+    CHECK(least >= BreakerRules().latency_factor);
+    CHECK(most < BreakerRules().latency_factor);  // as the peaks have it
+    for (int period = 0; period < 1'000; ++period) slow.fade({.decay = 10s}, 0);
+    CHECK(slow.mean == kNormal);
   }
 
   TEST_CASE("a session stays at its replica, and is told now and then that another is less busy by a factor of two") {
