@@ -56,6 +56,7 @@ wal_keep_size = 512MB
 max_wal_size = 1GB
 checkpoint_timeout = 1h
 autovacuum = off
+jit = off
 wal_receiver_status_interval = 1
 wal_retrieve_retry_interval = 100
 log_recovery_conflict_waits = on
