@@ -112,9 +112,11 @@ void Worker::meet_configured_users() {
 // nothing may be kept of every one that has ever been tried. `with_idle_servers`: room is needed, and
 // servers that "*" has led to and nobody uses make it.
 void Worker::forget_unused_identities(bool with_idle_servers) {
-  const auto unused = [this](const Identity& identity, bool idle_too) {
+  const auto unused = [this, with_idle_servers](const Identity& identity, bool idle_too) {
     // What is to be ready before anybody comes stays.
     if (identity.min_size > 0 && settings_->databases.contains(identity.database)) return false;
+    // While it is paused no server can say again what new clients are to hear.
+    if (identity.paused && identity.configured && !identity.welcomes.empty() && !with_idle_servers) return false;
     return identity.clients == 0 && std::ranges::all_of(identity.pools, [idle_too](const auto& its_pool) {
              return !its_pool || (its_pool->waiting() == 0 &&
                                   its_pool->count(pool::ServerState::connecting) == 0 &&

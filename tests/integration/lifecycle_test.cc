@@ -348,6 +348,13 @@ TEST_SUITE("integration/lifecycle") {
     CHECK(busy.finish().code() == "57P01");
     CHECK(idle.exec("select 1").code() == "57P01");
     CHECK(other.scalar("select 1") == "1");
+    // What the database's servers said last greets its new clients, although nobody is left there for a while.
+    CHECK(stays([&console] {
+      const Result pools = console.exec("SHOW POOLS");
+      for (int row = 0; row < pools.rows(); ++row)
+        if (pools.at(row, "database") == "app") return true;
+      return false;
+    }, 500ms));
     Connection later = proxy.connect();
     REQUIRE(later.send("select 2"));
     CHECK(stays([&later] { return later.busy(); }, 50ms));

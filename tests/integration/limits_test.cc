@@ -144,18 +144,18 @@ TEST_SUITE("integration/limits") {
   TEST_CASE("a transaction longer than pool.transaction_timeout ends with its connection, as in Postgres 17") {
     PgCluster& cluster = shared_cluster();
     Table table(cluster, "limits_transaction", "id int primary key, n int", "values (1, 0)");
-    ProxyProcess proxy(config_for(cluster).set("pool", "transaction_timeout", "\"600ms\""));
+    ProxyProcess proxy(config_for(cluster).set("pool", "transaction_timeout", "\"1500ms\""));
     // Many short ones, one after the other, are none that is long.
     Connection busy = proxy.connect();
     Stopwatch watch;
-    while (watch.elapsed() < 900ms) {
+    while (watch.elapsed() < 1700ms) {
       for (const char* sql : {"begin", "update limits_transaction set n = n + 1", "commit"}) {
         const Result result = busy.exec(sql);
         REQUIRE_MESSAGE(result.ok(), result.scalar());
       }
     }
     // And neither is the time between two of them.
-    for (const char* sql : {"select pg_sleep(0.35)", "select pg_sleep(0.35)", "begin", "select pg_sleep(0.25)",
+    for (const char* sql : {"select pg_sleep(0.8)", "select pg_sleep(0.8)", "begin", "select pg_sleep(0.4)",
                             "update limits_transaction set n = 0", "commit"})
       CHECK(busy.exec(sql).ok());
 
