@@ -5,6 +5,7 @@
 #include "tests/integration/fixture.h"
 #include "tests/support/gate.h"
 #include "tests/support/raw_client.h"
+#include "tests/support/tls_middle.h"
 
 // TLS on both sides; the modes carry libpq's words and meanings.
 using namespace integration;
@@ -328,6 +329,26 @@ TEST_SUITE("integration/tls") {
     CHECK(login("sslmode=disable channel_binding=disable").scalar("select 1") == "1");
     CHECK_FALSE(login("sslmode=disable channel_binding=require").ok());
     CHECK_FALSE(proxy.connect("scram_user", "app", "password=wrong sslmode=require channel_binding=require").ok());
+  }
+
+  TEST_CASE("requirement 7: channel binding is used toward servers: who stands between, certified or not, gets no login") {
+    const Certificates& files = certificates();
+    TlsMiddle middle(shared_cluster().port(0), files.wrong_host_cert, files.wrong_host_key);
+    // Its certificate is of the authority that we trust, and we do not look at the name in it.
+    ProxyProcess proxy(server_tls(shared_cluster(), "verify-ca")
+                           .servers({middle.address()})
+                           .set("user.scram_user", "password", "\"scram_user-secret\""));
+    REQUIRE(proxy.ready(0));
+    CHECK(proxy.connect("app").scalar("select 1") == "1");  // whose login needs no proof
+    const int before = middle.connections();
+    const Connection refused = proxy.connect("scram_user");
+    CHECK_FALSE(refused.ok());
+    CHECK_MESSAGE(refused.error().find("SCRAM channel binding check failed") != std::string::npos, refused.error());
+    CHECK(middle.connections() > before);
+
+    ProxyProcess direct(server_tls(shared_cluster(), "verify-ca")
+                            .set("user.scram_user", "password", "\"scram_user-secret\""));
+    CHECK(direct.connect("scram_user").scalar("select 1") == "1");
   }
 
   TEST_CASE("requirement 21: a cancel goes over TLS where its server is reached so, and says nothing in the clear") {
