@@ -323,6 +323,9 @@ constexpr Option kOptions[] = {
     {"pool.transaction_timeout", Time{&S::pool_transaction_timeout, 0ms, 0ms, 30 * kDay}, at_reload,
      "A client whose transaction, or single statement, takes this long is disconnected with 25P04: "
      "longer lets it hold its server and locks longer; 0 never."},
+    {"probe.dns_ttl", Time{&S::probe_dns_ttl, 30s, 1s, 1h}, at_reload,
+     "How old the addresses of a node's name may be before it is looked up again (it is at once when the node "
+     "fails): longer asks less and goes on longer with an address that the name has lost."},
     {"probe.interval", Time{&S::probe_interval, 500ms, 10ms, 1min}, at_reload,
      "Pause between two questions to a node about its role and lag: longer asks less and notices "
      "failure, promotion and lag later."},

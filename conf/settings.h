@@ -315,6 +315,7 @@ struct Settings {
   Millis digest_order_expiry;   // of limits that the console sets without FOR
   std::int64_t digest_entries;  // digests that each worker keeps statistics of
 
+  Millis probe_dns_ttl;
   Millis probe_interval;
   Millis probe_timeout;
 

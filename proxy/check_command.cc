@@ -128,7 +128,7 @@ class Check {
     target.password = cluster.monitor_password;
     target.database = cluster.monitor_database;
     target.application_name = "pgsluice check";
-    node.prober->configure(std::move(target), timeout);
+    node.prober->configure(std::move(target), timeout, settings_->probe_dns_ttl);
     node.prober->probe(false);
   }
 

@@ -97,7 +97,7 @@ void ClusterMonitor::configure(const conf::Settings& settings, const std::vector
     target.user = cluster.monitor_user;
     target.password = cluster.monitor_password;
     target.database = cluster.monitor_database;
-    node->prober.configure(std::move(target), timeout_);
+    node->prober.configure(std::move(target), timeout_, settings.probe_dns_ttl);
     node->due.once(Millis(0));
   }
   house_keeping_.every(std::clamp(interval_, Millis(10), Millis(250)));

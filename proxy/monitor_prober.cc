@@ -46,8 +46,9 @@ MonitorProber::MonitorProber(net::Loop& loop, MonitorResolver& resolver, conf::N
 
 MonitorProber::~MonitorProber() = default;
 
-void MonitorProber::configure(PgTarget target, Millis timeout) {
+void MonitorProber::configure(PgTarget target, Millis timeout, Millis name_ttl) {
   timeout_ = timeout;
+  name_ttl_ = name_ttl;
   looked_up_.reset();  // who reloads may have moved the name
   target.ip = target_.ip;
   if (target == target_) return;
@@ -61,7 +62,7 @@ void MonitorProber::configure(PgTarget target, Millis timeout) {
 
 void MonitorProber::probe(bool with_backends) {
   with_backends_ = with_backends;
-  if (named_ && (!looked_up_ || loop_.now() - *looked_up_ > kNameTtl)) look_up(false);
+  if (named_ && (!looked_up_ || loop_.now() - *looked_up_ > name_ttl_)) look_up(false);
   if (phase_ == Phase::resting) return begin();
   probe_wanted_ = phase_ == Phase::asking;  // a quick probe may be under way
 }

@@ -36,8 +36,9 @@ class MonitorProber {
                 Events events);
   ~MonitorProber();
 
-  // As whom, and how long anything may take. A change of anything but the time ends the connection.
-  void configure(PgTarget target, Millis timeout);
+  // As whom, how long anything may take, and how old the name's addresses may be. A change of anything but the
+  // times ends the connection.
+  void configure(PgTarget target, Millis timeout, Millis name_ttl);
 
   // A full probe, connecting first if need be; after a quick one if that is under way. Nothing if a
   // full one is under way already.
@@ -56,12 +57,11 @@ class MonitorProber {
   Millis next_look_up() const {
     if (!looked_up_) return Millis(0);
     const auto age = std::chrono::duration_cast<Millis>(loop_.now() - *looked_up_);
-    return std::max(Millis(0), kNameTtl - age);
+    return std::max(Millis(0), name_ttl_ - age);
   }
   std::string server_version() const { return connection_.server_parameter("server_version"); }
 
-  static constexpr Millis kRetryFloor{50};   // between two attempts to connect
-  static constexpr Millis kNameTtl{30'000};  // names are looked up again this often, on failure
+  static constexpr Millis kRetryFloor{50};  // between two attempts to connect
 
  private:
   enum class Phase : std::uint8_t { resting, resolving, connecting, asking, pausing };
@@ -83,7 +83,7 @@ class MonitorProber {
   const Events events_;
   const bool named_;  // the host is a name that must be looked up
   PgTarget target_;
-  Millis timeout_{1000};
+  Millis timeout_{1000}, name_ttl_{30'000};
   PgConnection connection_;
   net::Timer timer_;  // the floor between attempts, or the deadline of a look-up
   std::shared_ptr<MonitorProber*> self_;  // for look-ups that outlive this

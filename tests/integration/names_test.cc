@@ -94,6 +94,21 @@ TEST_SUITE("integration/names") {
     CHECK(eventually([&] { return addresses(proxy) == "127.0.0.2;"; }));
   }
 
+  TEST_CASE("requirement 34: a name is looked up again after probe.dns_ttl, though its node is well") {
+    if (!may_mount()) return;
+    PgCluster& cluster = shared_cluster();
+    Names names;
+    names.mean({"127.0.0.1"});
+    Gate gate(cluster.port(0)), other(cluster.port(0), "127.0.0.2", gate.port());
+    ProxyProcess proxy(by_name(gate.port()).set("probe", "dns_ttl", "\"1s\""), {}, names.before());
+    REQUIRE(proxy.ready(0));
+    Connection client = proxy.connect();
+    CHECK(client.scalar("select 1") == "1");
+    CHECK(addresses(proxy) == "127.0.0.1;");
+    names.mean({"127.0.0.2"});
+    CHECK(eventually([&] { return client.scalar("select 1") == "1" && addresses(proxy) == "127.0.0.2;"; }));
+  }
+
   TEST_CASE("requirement 34: a name is looked up again when its node fails, and servers follow") {
     if (!may_mount()) return;
     PgCluster& cluster = shared_cluster();

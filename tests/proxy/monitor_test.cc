@@ -279,9 +279,10 @@ TEST_SUITE("proxy/monitor") {
     CHECK(watched.node(1).ramp < 100);
     CHECK(watched.cluster().serving.size() == 2);
     CHECK(watched.monitor->report().at(1).breaker_why == routing::BreakerReason::consecutive_failures);
-    // Far slower than its peer for a second.
+    // Far slower than its peer for a second, all the time and not now and then.
     (*loads)[2].latency = 40 * routing::kNormal;
-    net::Timer slow(watched.loop, [&] { (*loads)[2].latency = 40 * routing::kNormal; });
+    (*loads)[2].mean = 40 * routing::kNormal;
+    net::Timer slow(watched.loop, [&] { (*loads)[2].mean = 40 * routing::kNormal; });
     slow.every(10ms);
     REQUIRE(watched.until([&] { return watched.node(2).breaker == routing::BreakerState::open; }, 4s));
     CHECK(watched.node(2).ejections[static_cast<std::size_t>(routing::BreakerReason::latency)] == 1);
